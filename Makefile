@@ -1,0 +1,49 @@
+# Two commands: `make repro` runs the pipeline, `make test` the checks and the tests. Both set up what they need.
+VENV   := .venv
+PYTHON ?= python3
+JOBS   ?= 2
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: setup setup-dev repro test check format bench clean help
+
+help:            ## this list
+	@grep -E '^[a-z-]+: .*##' Makefile | sed 's/:.*##/\t/'
+
+# The install is skipped while the lock files and the package metadata are the ones that were installed.
+setup:           ## .venv with the locked run-time dependencies and the package, editable
+	@cat requirements.lock pyproject.toml | cmp -s - $(VENV)/installed || { \
+	  test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV); \
+	  echo "installing the locked dependencies into $(VENV) (1.9 GB with a CPU build of torch)"; \
+	  pip install --quiet --only-binary ta-lib -r requirements.lock && \
+	  pip install --quiet --no-deps --no-build-isolation -e . && \
+	  cat requirements.lock pyproject.toml > $(VENV)/installed; }
+
+setup-dev: setup
+	@cmp -s requirements-dev.lock $(VENV)/installed-dev || { \
+	  pip install --quiet -r requirements-dev.lock && cp requirements-dev.lock $(VENV)/installed-dev; }
+
+repro: setup     ## the pipeline, from raw bars to the exported policy and its report
+	@algospace params
+	@dvc repro
+	@dvc metrics show
+	@echo "report: reports/report.html"
+
+test: setup-dev check  ## lint, types, tests
+	@pytest -n $(JOBS) --dist loadfile
+
+check: setup-dev ## lint and types; never writes
+	@ruff format --check --quiet .
+	@ruff check --quiet .
+	@mypy
+
+format: setup-dev ## rewrite the code in house form
+	@ruff format .
+	@ruff check --fix .
+
+bench: setup-dev ## every benchmark, quick form
+	@for script in benchmarks/*.py; do python $$script --quick --json; done
+
+clean:           ## back to a fresh checkout (data/raw and DVC's cache stay)
+	rm -rf $(VENV) .ckpt logs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf data/prepared data/regimes models/rde models/mrms models/marl models/bundle reports
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

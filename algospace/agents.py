@@ -1,0 +1,189 @@
+"""The team: Structure, Tactical and Arbitrageur with three rounds of communication, and the centralised critic."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical
+from torch.nn import functional as F
+
+from algospace import nets
+from algospace.env import AGENTS, DELAYS, PASS, Observation
+
+ROUNDS = 3  # of communication, in every pass
+
+
+class Trunk(nn.Module):
+    """Three convolutions over time, self-attention, mean over time: (batch, time, features) -> (batch, width)."""
+
+    def __init__(self, n_features: int, channels: Sequence[int], stride: int, n_heads: int) -> None:
+        super().__init__()
+        sizes, strides = (n_features, *channels), (1, stride, stride)
+        self.convs = nn.ModuleList(
+            nn.Conv1d(a, b, kernel_size=3, padding=1, stride=s)
+            for a, b, s in zip(sizes[:-1], sizes[1:], strides, strict=True)
+        )
+        # One group: every row is normalised alone, so no statistic of a batch enters a decision.
+        self.norms = nn.ModuleList(nn.GroupNorm(1, c) for c in channels)
+        self.attention = nn.MultiheadAttention(channels[-1], n_heads, batch_first=True)
+        self.norm = nn.LayerNorm(channels[-1])
+
+    def forward(self, x: Tensor, masks: tuple[Tensor, Tensor] | None) -> Tensor:
+        h = x.transpose(1, 2)
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            h = F.relu(norm(conv(h)))
+            if masks is not None and i < 2:
+                h = h * masks[i][:, :, None]
+        h = h.transpose(1, 2)
+        attended, _ = self.attention(h, h, h, need_weights=False)
+        pooled: Tensor = self.norm(h + attended).mean(dim=1)
+        return pooled
+
+
+class Communication(nn.Module):
+    """Rounds of messages between the agents' states.
+
+    Message m_j = W h_j; agent i hears the messages weighted by row i of a learned softmax matrix and updates its
+    state by a GRU cell.
+    """
+
+    def __init__(self, width: int, message_dim: int) -> None:
+        super().__init__()
+        self.message = nn.Linear(width, message_dim)
+        self.attention = nn.Parameter(torch.zeros(len(AGENTS), len(AGENTS)))
+        self.update = nn.GRUCell(len(AGENTS) * message_dim, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(batch, agents, width) -> the same shape, after `ROUNDS` rounds."""
+        batch, n, width = states.shape
+        weights = torch.softmax(self.attention, dim=-1)
+        for _ in range(ROUNDS):
+            messages = self.message(states)
+            heard = weights[None, :, :, None] * messages[:, None]
+            states = self.update(heard.reshape(batch * n, -1), states.reshape(batch * n, width)).view(batch, n, width)
+        return states
+
+
+class TeamOutput(NamedTuple):
+    """What one pass of the team gives."""
+
+    action: Tensor  # logits (batch, agents, 3)
+    timing: Tensor  # logits (batch, agents, DELAYS)
+    confidence: Tensor  # logits (batch, agents, 2) of net R > 0, with and against the signal
+    inefficiency: Tensor  # (batch, 2) expected net R, the Arbitrageur's
+    states: Tensor  # (batch, agents, width) after communication
+
+
+class Team(nn.Module):
+    """Three actors with own trunks and heads and shared communication.
+
+    Dropout is a function of the seeds that are passed in, one a row; without seeds there is none.
+    """
+
+    def __init__(
+        self,
+        n_context: int,
+        channels: Sequence[int],
+        stride: int,
+        n_heads: int,
+        message_dim: int,
+        head_dim: int,
+        dropout: float,
+        features: dict[str, int],
+        n_side: int,
+    ) -> None:
+        super().__init__()
+        self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.p = dropout
+        width = channels[-1]
+        self.trunks = nn.ModuleDict({name: Trunk(features[name], channels, stride, n_heads) for name in AGENTS})
+        self.join_side = nn.Linear(width + n_side, width)
+        self.communication = Communication(width, message_dim)
+        outputs = 3 + DELAYS + 2
+        self.hidden = nn.ModuleList(nn.Linear(width + n_context, head_dim) for _ in AGENTS)
+        self.hidden_norm = nn.ModuleList(nn.LayerNorm(head_dim) for _ in AGENTS)
+        self.out = nn.ModuleList(nn.Linear(head_dim, outputs + (2 if a == AGENTS[-1] else 0)) for a in AGENTS)
+        for layer in self.out:
+            nn.init.orthogonal_(layer.weight, 0.01)
+            nn.init.zeros_(layer.bias)
+        self.mask_sizes = [channels[0], channels[1], head_dim] * len(AGENTS)
+
+    def forward(self, observation: Observation, seeds: Tensor | None) -> TeamOutput:
+        """One pass; ``seeds`` int64 (batch,) draw the dropout masks, None leaves dropout out."""
+        masks = None
+        if seeds is not None:
+            masks = nets.dropout_masks(seeds, sum(self.mask_sizes), self.p).split(self.mask_sizes, dim=1)
+        states = []
+        for i, name in enumerate(AGENTS):
+            h = self.trunks[name](observation[name], None if masks is None else (masks[3 * i], masks[3 * i + 1]))
+            if name == "tactical":
+                h = F.relu(self.join_side(torch.cat([h, observation["side"]], dim=1)))
+            states.append(h)
+        shared = self.communication(torch.stack(states, dim=1))
+        context = torch.cat([observation["context"], observation["account"]], dim=1)
+        outputs = []
+        for i in range(len(AGENTS)):
+            h = F.relu(self.hidden_norm[i](self.hidden[i](torch.cat([shared[:, i], context], dim=1))))
+            outputs.append(self.out[i](h if masks is None else h * masks[3 * i + 2]))
+        stacked = torch.stack([o[:, : 5 + DELAYS] for o in outputs], dim=1)
+        action, timing, confidence = stacked.split([3, DELAYS, 2], dim=-1)
+        return TeamOutput(action, timing, confidence, outputs[-1][:, 5 + DELAYS :], shared)
+
+
+class Critic(nn.Module):
+    """Centralised value: all agents' states (detached), context and account -> V (batch,). No dropout of its own."""
+
+    def __init__(self, n_agents: int, width: int, n_context: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(n_agents * width + n_context, hidden_dim), nn.LayerNorm(hidden_dim), nn.ReLU(),
+            nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim), nn.ReLU(),
+            nn.Linear(hidden_dim, 1),
+        )  # fmt: skip
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.orthogonal_(layer.weight, 2**0.5 if layer.out_features > 1 else 1.0)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, output: TeamOutput, observation: Observation) -> Tensor:
+        x = torch.cat([output.states.detach().flatten(1), observation["context"], observation["account"]], dim=1)
+        value: Tensor = self.layers(x)[:, 0]
+        return value
+
+
+def sample(output: TeamOutput, generator: torch.Generator) -> Tensor:
+    """Actions (batch, agents, 2) drawn from the heads: vote and delay."""
+
+    def draw(logits: Tensor) -> Tensor:
+        p = logits.softmax(-1)
+        return torch.multinomial(p.flatten(0, 1), 1, generator=generator).view(p.shape[:-1])
+
+    return torch.stack([draw(output.action), draw(output.timing)], dim=-1)
+
+
+def log_prob_entropy(output: TeamOutput, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of actions and entropy, both (batch, agents).
+
+    The delay is part of an action only where the vote is not to pass: log p(vote) + [vote != pass] log p(delay).
+    """
+    vote, delay = Categorical(logits=output.action), Categorical(logits=output.timing)
+    trades = (actions[..., 0] != PASS).to(output.action.dtype)
+    log_prob = vote.log_prob(actions[..., 0]) + trades * delay.log_prob(actions[..., 1])
+    entropy = vote.entropy() + (1 - vote.probs[..., PASS]) * delay.entropy()
+    return log_prob, entropy
+
+
+def auxiliary_loss(output: TeamOutput, net_r: Tensor) -> Tensor:
+    """Cross-entropy of the confidences (net R > 0) and squared error of the expected net R; ``net_r`` (batch, 2)."""
+    wins = (net_r > 0).to(net_r.dtype)[:, None].expand_as(output.confidence)
+    confidence = F.binary_cross_entropy_with_logits(output.confidence, wins)
+    return confidence + 0.1 * F.mse_loss(output.inefficiency, net_r)
+
+
+def load(tensors: dict[str, np.ndarray], config: dict[str, Any]) -> Team:
+    """Rebuild a frozen team from its weights and its ``config``."""
+    team = Team(**config)
+    nets.restore(team, tensors)
+    return team

@@ -1,0 +1,101 @@
+"""Files that are whole or absent: atomic writes of the formats an artefact may have, and their hashes.
+
+Every format here gives the same bytes for the same content: JSON with sorted keys, safetensors with one metadata
+key (several are written in random order), Parquet without the writer's own metadata. Nothing is pickled.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as save_safetensors
+
+from algospace.errors import InputError
+
+METADATA_KEY = "algospace"
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def json_bytes(content: Any) -> bytes:
+    """JSON with sorted keys and no NaN, as UTF-8, ending in a newline."""
+    return (json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``json_bytes(content)`` atomically."""
+    write_bytes(path, json_bytes(content))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a missing or malformed one is an `InputError` that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected a JSON file, found nothing there") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected JSON, found {error}") from None
+
+
+def tensor_bytes(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
+    """Arrays and a JSON header as safetensors."""
+    metadata = {METADATA_KEY: json.dumps(header, sort_keys=True, allow_nan=False)}
+    return save_safetensors({name: np.asarray(array, order="C") for name, array in tensors.items()}, metadata)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
+    """Write ``tensor_bytes(tensors, header)`` atomically."""
+    write_bytes(path, tensor_bytes(tensors, header))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and JSON header of a file that `write_tensors` wrote; `InputError` for any other."""
+    if not path.is_file():
+        raise InputError(f"{path}: expected a safetensors file, found nothing there")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        return tensors, json.loads(metadata[METADATA_KEY])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: expected safetensors with a header, found {error}") from None
+
+
+def parquet_bytes(frame: pd.DataFrame) -> bytes:
+    """A frame (its index dropped) as zstd Parquet without pandas' own metadata."""
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write ``parquet_bytes(frame)`` atomically."""
+    write_bytes(path, parquet_bytes(frame))

@@ -1,0 +1,169 @@
+"""Consensus of the team by MC dropout (Gal and Ghahramani 2016), and Gate 2.
+
+Exactly 50 passes with seeded masks, run as one batch of 50 rows. The masks are the same for every event, so a decision
+depends on the event alone and can be repeated.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from algospace import nets
+from algospace.agents import Team
+from algospace.env import AGAINST, AGENTS, PASS, WITH, Observation, vote
+from algospace.mappo import PPOParams
+from algospace.params import Params
+
+PASSES = nets.INFERENCE_ROWS
+ACTIONS = ("pass", "with", "against")
+
+
+class Gate2Params(Params):
+    """The `marl.gate2` section."""
+
+    vote_weights: tuple[float, float, float]
+    split_penalty: float = Field(ge=0, le=1)
+    uncertainty_penalty: float = Field(ge=0)
+    margin: float
+
+
+class MARLParams(Params):
+    """The `marl` section: what to train on, the networks, MAPPO, Gate 2."""
+
+    train_on: Literal["signals", "synergies"]
+    channels: tuple[int, int, int]
+    stride: int = Field(ge=1)
+    n_heads: int = Field(ge=1)
+    message_dim: int = Field(ge=1)
+    head_dim: int = Field(ge=1)
+    critic_dim: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+    ppo: PPOParams
+    gate2: Gate2Params
+
+
+class Consensus(NamedTuple):
+    """What 50 passes say of one event."""
+
+    probabilities: np.ndarray  # (agents, 3) mean of the passes
+    votes: np.ndarray  # (agents,) argmax of each
+    action: int  # PASS, WITH or AGAINST: at least two of three, else PASS
+    agreement: int  # how many voted for it
+    delay: int  # bars the leading agreeing agent wants to wait
+    agent_confidence: np.ndarray  # (agents,) mean probability of net R > 0 for the action (for WITH when it is PASS)
+    agent_confidence_std: np.ndarray  # (agents,)
+    confidence: float  # of the team, before calibration
+    prd_confidence: float  # the product brief's formula, which only unanimity can satisfy
+    total: np.ndarray  # (agents,) entropy of the mean
+    aleatoric: np.ndarray  # (agents,) mean entropy of the passes
+    epistemic: np.ndarray  # (agents,) their difference, the mutual information, >= 0
+
+
+def mask_seeds(seed: int) -> Tensor:
+    """The seeds of the 50 passes."""
+    return (torch.arange(PASSES, dtype=torch.int64) << 32) + seed
+
+
+@torch.no_grad()
+def consensus(team: Team, observation: Observation, seed: int, params: Gate2Params) -> Consensus:
+    """Run the 50 passes for one event; ``observation`` holds rows of shape (1, ...)."""
+    device = next(team.parameters()).device
+    rows = {name: value.to(device).expand(PASSES, *value.shape[1:]) for name, value in observation.items()}
+    output = team(rows, mask_seeds(seed).to(device))
+    action = output.action.softmax(-1).double().cpu().numpy()
+    timing = output.timing.softmax(-1).double().cpu().numpy()
+    confidence = output.confidence.sigmoid().double().cpu().numpy()
+    return combine(action, timing, confidence, params)
+
+
+def combine(action: np.ndarray, timing: np.ndarray, confidence: np.ndarray, params: Gate2Params) -> Consensus:
+    """Combine passes: probabilities (passes, agents, 3), (passes, agents, delays), confidences (passes, agents, 2).
+
+    C = sum_agree(w c) / sum_agree(w) (1 - split penalty if two of three) - uncertainty penalty sum(w s), cut to
+    [0, 1]; c and s are the mean and the standard deviation of an agent's confidence.
+    """
+    mean = action.mean(0)
+    votes = mean.argmax(-1)
+    winner, leader = (int(x) for x in vote(torch.from_numpy(votes)))
+    agrees = votes == winner
+    side = 1 if winner == AGAINST else 0
+    c, s = confidence[:, :, side].mean(0), confidence[:, :, side].std(0)
+    weights = np.array(params.vote_weights)
+    doubt = params.uncertainty_penalty * float((weights * s).sum())
+    split = params.split_penalty if agrees.sum() == 2 else 0.0
+    agreed = float((weights * c)[agrees].sum())
+    team = agreed / float(weights[agrees].sum()) * (1 - split) - doubt if agrees.any() else 0.0
+    brief = float(agrees.sum()) / len(AGENTS) * agreed - doubt
+    total = _entropy(mean)
+    aleatoric = _entropy(action).mean(0)
+    return Consensus(
+        mean, votes, winner, int(agrees.sum()), int(timing[:, leader].mean(0).argmax()), c, s,
+        float(np.clip(team, 0, 1)), float(np.clip(brief, 0, 1)), total, aleatoric, np.maximum(total - aleatoric, 0.0),
+    )  # fmt: skip
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    h: np.ndarray = -(p * np.log(np.maximum(p, 1e-12))).sum(-1)
+    return h
+
+
+class Calibration(NamedTuple):
+    """Platt scaling: calibrated p = sigmoid(slope logit(C) + intercept)."""
+
+    slope: float
+    intercept: float
+
+    def __call__(self, confidence: float) -> float:
+        """Calibrated probability that the trade ends with a positive net R."""
+        return float(1 / (1 + np.exp(-(self.slope * _logit(np.array(confidence)) + self.intercept))))
+
+    @classmethod
+    def fit(cls, confidence: np.ndarray, won: np.ndarray) -> "Calibration":
+        """Fit on the selecting half of validation; the identity when only one outcome occurs there."""
+        if len(set(won.tolist())) < 2:
+            return cls(1.0, 0.0)
+        model = LogisticRegression(C=1.0).fit(_logit(confidence)[:, None], won)
+        return cls(float(model.coef_[0, 0]), float(model.intercept_[0]))
+
+
+def _logit(p: np.ndarray) -> np.ndarray:
+    p = np.clip(p, 1e-4, 1 - 1e-4)
+    odds: np.ndarray = np.log(p / (1 - p))
+    return odds
+
+
+def gate2(
+    result: Consensus,
+    probability: float,
+    break_even: float,
+    units: int,
+    affordable: int,
+    reward_risk: float,
+    min_reward_risk: float,
+    breaches: Sequence[str],
+    params: Gate2Params,
+) -> list[str]:
+    """Reasons to refuse, in order of the gates; none means trade.
+
+    The rules hold whatever the networks say: consensus on the signal's own side, calibrated confidence of at least
+    break-even plus margin, a proposed and affordable size, enough reward for the risk, no limit of the account.
+    """
+    reasons = []
+    if result.action == PASS:
+        reasons.append("consensus: pass" if result.agreement >= 2 else "consensus: three different votes")
+    elif result.action == AGAINST:
+        reasons.append("consensus: against the synergy")
+    if result.action == WITH and probability < break_even + params.margin:
+        reasons.append("confidence: below break-even")
+    if units == 0:
+        reasons.append("risk: proposed size is 0")
+    elif affordable == 0:
+        reasons.append("risk: one unit exceeds the limit per trade")
+    if reward_risk < min_reward_risk:
+        reasons.append("risk: reward below the limit")
+    return reasons + [f"limit: {name}" for name in breaches]

@@ -1,0 +1,1 @@
+"""Bars: contracts, sessions, readers, quality, splits."""

@@ -1,0 +1,262 @@
+"""The trading environment: many episodes at once, one step per candidate, on any device.
+
+A candidate is a 5-minute bar on which a Gate-1 signal fires. At each one three agents choose pass, with the signal or
+against it, and how many bars to wait; the majority rules. While a trade is open nothing is decided, so every bracket's
+result can be computed once (`algospace.market`) and a step is a look-up. The reward is the change of marked equity net
+of costs, in units of the trade's initial risk (R), from one decision to the next. The end of the data is truncation,
+ruin (the drawdown limit) is termination.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from algospace import market, mrms
+from algospace.data.contracts import Contract
+from algospace.errors import InputError
+from algospace.features import windows
+from algospace.features.params import FeatureParams
+from algospace.features.windows import Rows
+from algospace.synergy import Gate1Params
+
+AGENTS = ("structure", "tactical", "arbitrageur")
+PASS, WITH, AGAINST = range(3)
+DELAYS = 5  # bars an entry may wait beyond the next open: 0..4
+Observation = dict[str, Tensor]
+
+
+class Candidates(NamedTuple):
+    """Everything about n candidates that does not depend on the account, as arrays whose first axis is n.
+
+    ``net_r`` and what follows read the bars after the candidate: they are rewards and targets, never inputs.
+    """
+
+    row: np.ndarray  # int64: row of the 5-minute table
+    direction: np.ndarray  # int8: +1 or -1, of the signal
+    context: np.ndarray  # (n, c) float32: regime, Gate-1 state, both proposals
+    proposal: mrms.Proposal  # arrays (n, 2)
+    stop: np.ndarray  # (n, 2) stop distance in price
+    net_r: np.ndarray  # (n, 2, DELAYS)
+    exit_row: np.ndarray  # (n, 2, DELAYS) int64
+    entry_row: np.ndarray  # (n, 2, DELAYS) int64, -1 without a fill
+
+
+def candidates(
+    m5: pd.DataFrame,
+    ends: np.ndarray,
+    regime: np.ndarray,
+    proposal: mrms.Proposal,
+    bars: market.Bars,
+    costs: market.Costs,
+    gate1: Gate1Params,
+    max_bars: int,
+) -> Candidates:
+    """Assemble the candidates at rows ``ends`` from the frozen experts' outputs, run every bracket once."""
+    direction = m5["candidate_direction"].to_numpy()[ends]
+    side = np.array(mrms.SIDES) * direction[:, None]
+    stop = market.stop_distance(m5["m30_atr"].to_numpy()[ends, None], proposal.stop_atr, costs.tick)
+    outcome = market.bracket(
+        bars, ends[:, None, None], side[:, :, None], stop[:, :, None], proposal.reward_risk[:, :, None],
+        np.arange(DELAYS), costs, max_bars,
+    )  # fmt: skip
+    context = np.concatenate([regime, windows.gate1_code(m5, ends, direction, gate1), proposal_code(proposal)], axis=1)
+    return Candidates(ends, direction, context, proposal, stop, outcome.net_r, outcome.exit_row, outcome.entry_row)
+
+
+def proposal_code(proposal: mrms.Proposal) -> np.ndarray:
+    """Both sides' risk vectors (n, 8): units / 5, stop / 3 ATR, reward-risk / 5, confidence."""
+    parts = [proposal.units / 5, proposal.stop_atr / 3, proposal.reward_risk / 5, proposal.confidence]
+    return np.concatenate([np.stack(parts, axis=-1)[:, s] for s in range(2)], axis=1).astype(np.float32)
+
+
+class Windows:
+    """The agents' windows at given rows of a feature table, mirrored so that the signal's direction is up."""
+
+    def __init__(self, rows: Rows, params: FeatureParams, device: str) -> None:
+        self.params = params
+        self.structure, self.tactical, self.side = (
+            torch.from_numpy(np.nan_to_num(table)).to(device) for table in (rows.structure, rows.tactical, rows.side)
+        )
+        self.m30_row = torch.tensor(rows.m30_row, device=device)
+        self._structure = torch.from_numpy(windows.MIRROR_STRUCTURE).to(device)
+        self._swap = torch.from_numpy(windows.MIRROR_TACTICAL_FROM).to(device)
+        self._tactical = torch.from_numpy(windows.MIRROR_TACTICAL).to(device)
+        self._side = torch.from_numpy(windows.MIRROR_SIDE).to(device)
+
+    def at(self, ends: Tensor, direction: Tensor) -> Observation:
+        """Windows (batch, time, features) and the nine side features that end at 5-minute rows ``ends``."""
+        ends, direction = ends.to(self.m30_row.device), direction.to(self.m30_row.device)
+        up = (direction > 0)[:, None, None]
+
+        def steps(length: int) -> Tensor:
+            return torch.arange(1 - length, 1, device=ends.device)
+
+        structure = self.structure[self.m30_row[ends][:, None] + steps(self.params.window_30m)]
+        tactical = self.tactical[ends[:, None] + steps(self.params.window_5m)]
+        past = ends[:, None] + steps(self.params.window_arbitrage)
+        slow, fast = self.structure[self.m30_row[past]], self.tactical[past]
+        side = self.side[ends]
+        return {
+            "structure": torch.where(up, structure, structure * self._structure),
+            "tactical": torch.where(up, tactical, tactical[..., self._swap] * self._tactical),
+            "side": torch.where(up[:, 0], side, side * self._side),
+            "arbitrageur": torch.cat(
+                [
+                    torch.where(up, slow, slow * self._structure),
+                    torch.where(up, fast, fast[..., self._swap] * self._tactical),
+                ],
+                dim=-1,
+            ),
+        }
+
+
+def vote(actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Majority of three votes: action (batch,) and the index of the leading agent that agrees with it.
+
+    Two of three decide, whatever the voting weights 0.4, 0.3, 0.3; three different votes mean pass. The leader is the
+    first agent (in the order of `AGENTS`, the order of the weights) that voted for the winner; its timing counts.
+    """
+    counts = torch.stack([(actions == a).sum(-1) for a in (PASS, WITH, AGAINST)], dim=-1)
+    winner = torch.where(counts.max(-1).values >= 2, counts.argmax(-1), torch.full_like(counts[..., 0], PASS))
+    leader = (actions == winner[..., None]).to(torch.int64).argmax(-1)
+    return winner, leader
+
+
+class Step(NamedTuple):
+    """One step of every episode."""
+
+    observation: Observation
+    reward: Tensor  # float32 (episodes,)
+    discount: Tensor  # float32: gamma to the power of the bars spent flat
+    terminated: Tensor
+    truncated: Tensor
+    final: Observation  # where the step led, before any reset: what a truncated episode bootstraps from
+
+
+class TradingEnv:
+    """Vectorised episodes over a stretch of candidates, one unit a trade.
+
+    Parameters
+    ----------
+    candidates, sessions
+        Candidates in time order and the session id of each.
+    gamma
+        Discount per bar spent flat; none is taken inside a trade.
+    seed
+        Of the episodes' starting points.
+
+    Raises
+    ------
+    InputError
+        For fewer than two candidates: there is nothing to learn from.
+    """
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        sessions: np.ndarray,
+        views: Windows,
+        contract: Contract,
+        params: market.MarketParams,
+        num_envs: int,
+        gamma: float,
+        seed: int,
+        device: str,
+    ) -> None:
+        n = len(candidates.row)
+        if n < 2:
+            raise InputError(f"marl: expected candidates to train on, found {n}")
+        self.num_envs, self.device, self.params = num_envs, device, params
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.views = views
+
+        def tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device=device, dtype=dtype)
+
+        self.row = tensor(candidates.row, torch.int64)
+        self.direction = tensor(candidates.direction, torch.int64)
+        self.session = tensor(sessions, torch.int64)
+        self.context = tensor(candidates.context, torch.float32)
+        self.net_r = tensor(candidates.net_r, torch.float32)
+        self.pnl = tensor(candidates.net_r * candidates.stop[:, :, None] * contract.point_value, torch.float64)
+        # A refused or unfilled order is a pass, whatever the agents wanted.
+        permitted = candidates.proposal.reward_risk >= params.limits.min_reward_risk
+        self.fills = tensor((candidates.entry_row >= 0) & permitted[:, :, None], torch.bool)
+        following = np.searchsorted(candidates.row, candidates.exit_row)
+        following = np.maximum(following, np.arange(1, n + 1)[:, None, None])
+        flat_before = np.where(candidates.entry_row >= 0, candidates.entry_row, candidates.row[:, None, None])
+        flat_before = flat_before - candidates.row[:, None, None]
+        rows_after = np.append(candidates.row, candidates.row[-1])
+        flat = flat_before + np.maximum(rows_after[following] - candidates.exit_row, 0)
+        self.following = tensor(np.minimum(following, n - 1), torch.int64)
+        self.discount = tensor(gamma**flat, torch.float32)
+        self.pass_discount = tensor(gamma ** np.diff(candidates.row, append=candidates.row[-1]), torch.float32)
+        self.index = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self.account = market.Account.new(params.account.equity, (num_envs,), device)
+        self._reset(torch.ones(num_envs, dtype=torch.bool, device=device))
+
+    def _reset(self, where: Tensor) -> None:
+        starts = torch.randint(0, len(self.row) - 1, (self.num_envs,), generator=self.generator, device=self.device)
+        self.index = torch.where(where, starts, self.index)
+        fresh = market.Account.new(self.params.account.equity, (self.num_envs,), self.device)
+        self.account = market.Account(*(torch.where(where, f, a) for f, a in zip(fresh, self.account, strict=True)))
+
+    def observe(self) -> Observation:
+        """Compact observation: candidate index and account; `expand` makes it what the agents see."""
+        return {
+            "index": self.index,
+            "account": self.account.observe(self.params.limits, self.params.account.equity),
+        }
+
+    def expand(self, observation: Observation) -> Observation:
+        """Windows, context and account of compact observations."""
+        index = observation["index"]
+        seen = self.views.at(self.row[index], self.direction[index])
+        return seen | {"context": self.context[index], "account": observation["account"]}
+
+    def targets(self, observation: Observation) -> Tensor:
+        """Realised net R (batch, 2) with and against the signal at the next open: for the auxiliary losses."""
+        return self.net_r[observation["index"], :, 0]
+
+    def step(self, actions: Tensor) -> Step:
+        """Apply actions (episodes, 3 agents, 2): vote 0..2 and delay 0..4.
+
+        Raises
+        ------
+        InputError
+            For an action outside the space.
+        """
+        if actions.shape != (self.num_envs, len(AGENTS), 2) or not (
+            ((actions >= 0) & (actions < torch.tensor([3, DELAYS], device=self.device))).all()
+        ):
+            raise InputError(f"env: expected actions ({self.num_envs}, 3, 2) below (3, {DELAYS}), found others")
+        winner, leader = vote(actions[..., 0])
+        delay = actions[..., 1].gather(1, leader[:, None])[:, 0]
+        side = (winner - 1).clamp(min=0)
+        i = self.index
+        refused = torch.stack(list(self.account.breaches(self.params.limits).values())).any(0)
+        take = (winner != PASS) & ~refused & self.fills[i, side, delay]
+        reward = torch.where(take, self.net_r[i, side, delay], 0.0)
+        discount = torch.where(take, self.discount[i, side, delay], self.pass_discount[i])
+        following = torch.where(take, self.following[i, side, delay], i + 1)
+        account = self.account.settle(self.pnl[i, side, delay], take)
+        self.account = account.begin_session(self.session[following] != self.session[i])
+        self.index = following
+        terminated = self.account.ruined(self.params.limits)
+        truncated = (following >= len(self.row) - 1) & ~terminated
+        final = self.observe()
+        self._reset(terminated | truncated)
+        return Step(self.observe(), reward, discount, terminated, truncated, final)
+
+    def state(self) -> dict[str, object]:
+        """What a resumed run needs to go on with the same bits."""
+        return {"index": self.index, "account": list(self.account), "generator": self.generator.get_state()}
+
+    def restore(self, state: dict[str, list[Tensor]]) -> None:
+        """Inverse of `state`."""
+        self.index = torch.as_tensor(state["index"]).to(self.device)
+        self.account = market.Account(*(t.to(self.device) for t in state["account"]))
+        self.generator.set_state(torch.as_tensor(state["generator"]))

@@ -1,0 +1,246 @@
+"""LVN, low volume nodes: prices between busier ones at which little was traded in the last sessions."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike
+from pydantic import Field
+
+from algospace.errors import InputError
+from algospace.indicators.arrays import Floats, Ints, aligned, session_starts
+from algospace.params import Params
+
+
+class LVNParams(Params):
+    """Bin width in ticks, window in sessions, node threshold as a share of the peak volume.
+
+    ``heiken_ashi`` tells the caller which prices to pass; ``test_band`` is a share of the price.
+    """
+
+    bin_ticks: int = Field(ge=1)
+    window_sessions: int = Field(ge=1)
+    threshold: float = Field(gt=0, le=1)
+    heiken_ashi: bool
+    test_band: float = Field(gt=0)
+    bounce_bars: int = Field(ge=1)
+
+
+class LVN(NamedTuple):
+    """Nodes after each bar, arrays (n,).
+
+    Support is the highest node at or below the raw close, resistance the lowest above it, nearest the one of
+    the two that is nearer (``distance_points``, in price units; support when equal). Strength is 0..100.
+    Without a node prices, distance and strength are NaN. ``count`` is the number of all nodes.
+    """
+
+    nearest_price: Floats
+    nearest_strength: Floats
+    distance_points: Floats
+    support_price: Floats
+    support_strength: Floats
+    resistance_price: Floats
+    resistance_strength: Floats
+    count: Ints  # type: ignore[assignment]
+
+
+def lvn(
+    high: Floats,
+    low: Floats,
+    close: Floats,
+    raw_close: Floats,
+    volume: Floats,
+    session_id: ArrayLike,
+    is_synthetic: ArrayLike,
+    bin_width: float,
+    params: LVNParams,
+) -> LVN:
+    """Find the low volume nodes around each 30-minute close.
+
+    The volume profile of the window (the last ``window_sessions`` sessions, the current one included, without
+    synthetic bars) spreads each bar's volume evenly over ``[low, high]`` on bins ``[k, k+1) * bin_width`` and
+    is smoothed by (1, 2, 1) / 4. A node is the middle of a run of equal bins, lower than both neighbours of
+    the run and below ``threshold`` times the highest bin. Its strength is
+    ``min(10 tests, 30) + min(500 bounce, 25) + min(5 recency, 20) + 15 max(0, 1 - v / mean v)``, over 90 and
+    times 100: ``tests`` counts the bars of the window whose high or low lies within ``test_band`` of the
+    node, ``recency`` sums their weights (0.5 for the oldest bar of the window to 1 for the newest),
+    ``bounce`` is the mean share by which the close has moved ``bounce_bars`` bars after a test, over tests at
+    least so old.
+
+    Parameters
+    ----------
+    high, low, close : array (n,)
+        Prices of the profile, Heiken Ashi or traded (``params.heiken_ashi``).
+    raw_close, volume : array (n,)
+        Traded closes, from which distance and side are taken; volume.
+    session_id, is_synthetic : array (n,)
+        Trading day, and whether the bar only fills a hole.
+    bin_width : float
+        ``params.bin_ticks`` times the tick of the contract, price units.
+
+    Raises
+    ------
+    InputError
+        When the arrays differ in length, prices are not finite, or ``bin_width`` is not positive.
+
+    Notes
+    -----
+    Causal. Nothing is ever subtracted from the histogram: it is refilled when a session leaves the window, so
+    that a row depends on the bars of its window alone. Source: the predecessor's data preparation, without
+    the part of its strength that counted touches of the next 48 bars.
+    """
+    high, low, close, raw_close, volume, synthetic = aligned(
+        "lvn", high=high, low=low, close=close, raw_close=raw_close, volume=volume, is_synthetic=is_synthetic
+    )
+    if not (np.isfinite(bin_width) and bin_width > 0):
+        raise InputError(f"lvn: bin_width is {bin_width}, expected a positive price difference")
+    if not (np.isfinite(high).all() and np.isfinite(low).all()):
+        raise InputError("lvn: high and low must be finite, found NaN or infinity")
+    session = np.cumsum(session_starts("lvn", session_id, high.size))
+    real = synthetic == 0.0
+    columns, count = _nodes(
+        high[real],
+        low[real],
+        close[real],
+        volume[real],
+        session[real],
+        raw_close,
+        session,
+        real,
+        bin_width,
+        params.window_sessions,
+        params.threshold,
+        params.test_band,
+        params.bounce_bars,
+    )
+    return LVN._make([*columns, count])
+
+
+@njit(cache=True)
+def _nodes(  # type: ignore[no-untyped-def]
+    high,
+    low,
+    close,
+    volume,
+    real_session,
+    raw_close,
+    session,
+    real,
+    width,
+    window_sessions,
+    threshold,
+    band,
+    bounce_bars,
+):
+    n = raw_close.size
+    out = np.full((7, n), np.nan)
+    count = np.zeros(n, dtype=np.int64)
+    if high.size == 0:
+        return out, count
+    origin = int(np.floor(low.min() / width)) - 1  # where bin numbers start: memory only, no value needs it
+    bins = int(np.floor(high.max() / width)) - origin + 2
+    histogram = np.zeros(bins)
+    smooth = np.zeros(bins)
+    start = 0  # real bars of the window: start <= i < end
+    end = 0
+    bottom = np.inf
+    top = -np.inf
+    for t in range(n):
+        if t > 0 and session[t] != session[t - 1]:
+            while start < end and real_session[start] <= session[t] - window_sessions:
+                start += 1
+            histogram[:] = 0.0
+            bottom = np.inf
+            top = -np.inf
+            for i in range(start, end):
+                _spread(low[i] / width, high[i] / width, volume[i], origin, histogram)
+                bottom = min(bottom, low[i])
+                top = max(top, high[i])
+        if real[t]:
+            _spread(low[end] / width, high[end] / width, volume[end], origin, histogram)
+            bottom = min(bottom, low[end])
+            top = max(top, high[end])
+            end += 1
+        if start == end:
+            continue
+
+        first = int(np.floor(bottom / width)) - origin
+        last = max(first, int(np.ceil(top / width)) - 1 - origin)  # a top on a border is below it
+        peak = 0.0
+        total = 0.0
+        for b in range(first, last + 1):
+            smooth[b] = (histogram[b - 1] + 2.0 * histogram[b] + histogram[b + 1]) / 4.0
+            peak = max(peak, smooth[b])
+            total += smooth[b]
+        mean = total / (last - first + 1)
+
+        support = -np.inf
+        resistance = np.inf
+        support_volume = 0.0
+        resistance_volume = 0.0
+        b = first + 1
+        while b < last:
+            run = b  # last bin of the run of equal volume that starts at b
+            if smooth[b] < smooth[b - 1] and smooth[b] < threshold * peak:
+                while run < last and smooth[run + 1] == smooth[b]:
+                    run += 1
+                if run < last and smooth[run + 1] > smooth[b]:
+                    price = (origin + (b + run + 1) / 2.0) * width
+                    count[t] += 1
+                    if price <= raw_close[t]:
+                        support = price
+                        support_volume = smooth[b]
+                    elif resistance == np.inf:
+                        resistance = price
+                        resistance_volume = smooth[b]
+            b = run + 1
+
+        if support > -np.inf:
+            out[3, t] = support
+            void = max(0.0, 1.0 - support_volume / mean)
+            out[4, t] = _strength(support, void, high, low, close, start, end, band, bounce_bars)
+        if resistance < np.inf:
+            out[5, t] = resistance
+            void = max(0.0, 1.0 - resistance_volume / mean)
+            out[6, t] = _strength(resistance, void, high, low, close, start, end, band, bounce_bars)
+        if count[t] > 0:
+            near = 3 if raw_close[t] - support <= resistance - raw_close[t] else 5
+            out[0, t] = out[near, t]
+            out[1, t] = out[near + 1, t]
+            out[2, t] = abs(raw_close[t] - out[near, t])
+    return out, count
+
+
+@njit(cache=True)
+def _spread(low, high, volume, origin, histogram):  # type: ignore[no-untyped-def]
+    # Prices in bins. Whole bins all receive the very same number, so that valleys stay exactly level.
+    first = int(np.floor(low))
+    last = max(first, int(np.ceil(high)) - 1)
+    if first == last:
+        histogram[first - origin] += volume
+        return
+    share = volume / (high - low)
+    histogram[first - origin] += share * (first + 1 - low)
+    for b in range(first + 1, last):
+        histogram[b - origin] += share
+    histogram[last - origin] += share * (high - last)
+
+
+@njit(cache=True)
+def _strength(level, void, high, low, close, start, end, band, bounce_bars):  # type: ignore[no-untyped-def]
+    tests = 0
+    recency = 0.0
+    bounces = 0
+    bounce = 0.0
+    reach = band * level
+    for i in range(start, end):
+        if abs(low[i] - level) < reach or abs(high[i] - level) < reach:
+            tests += 1
+            recency += 0.5 + 0.5 * (i - start) / (end - start - 1) if end - start > 1 else 1.0
+            if i + bounce_bars < end:
+                bounces += 1
+                bounce += abs(close[i + bounce_bars] - close[i]) / close[i]
+    points = min(10.0 * tests, 30.0) + min(5.0 * recency, 20.0) + 15.0 * void
+    if bounces > 0:
+        points += min(500.0 * bounce / bounces, 25.0)
+    return min(points / 0.9, 100.0)

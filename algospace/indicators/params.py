@@ -1,0 +1,23 @@
+"""The section ``indicators`` of ``params.yaml``: the sections of the modules, and what they share."""
+
+from pydantic import Field
+
+from algospace.indicators.fvg import FVGParams
+from algospace.indicators.lvn import LVNParams
+from algospace.indicators.mlmi import MLMIParams
+from algospace.indicators.mmd import MMDParams
+from algospace.indicators.nwrqk import NWRQKParams
+from algospace.params import Params
+
+
+class IndicatorParams(Params):
+    """All indicators; ``atr``, ``volume_window`` and ``momentum_bars`` are counted in bars."""
+
+    mlmi: MLMIParams
+    nwrqk: NWRQKParams
+    fvg: FVGParams
+    lvn: LVNParams
+    mmd: MMDParams
+    atr: int = Field(ge=2)
+    volume_window: int = Field(ge=1)
+    momentum_bars: int = Field(ge=1)

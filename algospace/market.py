@@ -1,0 +1,270 @@
+"""The exchange and the account: fills, costs, brackets, limits. It knows nothing of learning.
+
+Execution rule, the same for training, evaluation and export. A decision falls at the close of a 5-minute bar. The
+order fills at the open of a later bar of the same session (the next one, or up to four bars later), one slippage
+worse. A bracket hangs on the fill: stop and target at fixed distances from it. Inside a bar the stop counts first; a
+stop fills at the worse of stop and open, one slippage worse still; a target fills at its price. What neither ends
+after ``max_bars`` bars, or at the end of the session, leaves at that bar's close, one slippage worse. Gap-filled bars
+cannot be traded.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field
+
+from algospace.data.contracts import Contract
+from algospace.params import Params
+
+NO_FILL, STOP, TARGET, TIME, SESSION, OPEN = range(6)
+EXITS = ("no fill", "stop", "target", "time", "session end", "still open")
+
+
+class AccountParams(Params):
+    """The account that decisions are made for."""
+
+    equity: float = Field(gt=0)
+
+
+class LimitParams(Params):
+    """Limits that no network can override."""
+
+    max_units: int = Field(ge=1)
+    max_trade_risk: float = Field(gt=0, le=1)
+    max_session_loss: float = Field(gt=0, le=1)
+    max_drawdown: float = Field(gt=0, le=1)
+    max_losing_streak: int = Field(ge=1)
+    max_session_trades: int = Field(ge=1)
+    min_reward_risk: float = Field(ge=0)
+
+
+class MarketParams(Params):
+    """The `market` section: costs, account, limits."""
+
+    cost_multiplier: float = Field(ge=0)
+    max_bars: int = Field(ge=1)
+    account: AccountParams
+    limits: LimitParams
+
+
+class Bars(NamedTuple):
+    """What the exchange needs of n 5-minute bars, as arrays of shape (n,)."""
+
+    open: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+    close: np.ndarray
+    tradable: np.ndarray  # bool: not gap-filled
+    session_end: np.ndarray  # int64: row of the session's last bar
+    data_ends: np.ndarray  # bool: the session goes on beyond the last row
+
+    @classmethod
+    def of(cls, bars: pd.DataFrame) -> "Bars":
+        """Take the exchange's view of a bars table (see `algospace.data.bars`)."""
+        session = bars["session_id"].to_numpy()
+        last = np.flatnonzero(np.append(session[1:] != session[:-1], True))
+        session_end = last[np.searchsorted(last, np.arange(len(session)))]
+        data_ends = np.zeros(len(session), dtype=bool)
+        if len(session) and bars["close_utc"].iloc[-1] < bars["session_close_utc"].iloc[-1]:
+            data_ends = session_end == len(session) - 1
+        prices = (bars[name].to_numpy(np.float64) for name in ("open", "high", "low", "close"))
+        return cls(*prices, ~bars["is_synthetic"].to_numpy(bool), session_end, data_ends)
+
+
+class Costs(NamedTuple):
+    """Costs of one unit: slippage in price per market order, commission in USD per side."""
+
+    slippage: float
+    commission: float
+    tick: float
+    point_value: float
+
+    @classmethod
+    def of(cls, contract: Contract, multiplier: float) -> "Costs":
+        """Costs of a contract, times a multiplier (the cost ladder)."""
+        slippage = contract.slippage_ticks * contract.tick * multiplier
+        return cls(slippage, contract.commission * multiplier, contract.tick, contract.point_value)
+
+    def break_even(self, reward_risk: np.ndarray | float, stop: np.ndarray | float) -> np.ndarray | float:
+        """Probability of a winning trade at which a bracket of this stop distance earns nothing net.
+
+        A win ends at the target, a loss at the stop; commissions and the stop's slippage are counted in R.
+        """
+        commission = 2 * self.commission / (stop * self.point_value)
+        loss = 1 + self.slippage / stop + commission
+        return loss / (reward_risk - commission + loss)
+
+
+class Outcome(NamedTuple):
+    """Results of brackets: arrays of one shape."""
+
+    net_r: np.ndarray  # net P&L over initial risk (stop distance times point value); 0 without a fill
+    entry_row: np.ndarray  # -1 without a fill
+    exit_row: np.ndarray  # the decision row itself without a fill
+    entry_price: np.ndarray
+    exit_price: np.ndarray
+    exit: np.ndarray  # one of NO_FILL, STOP, TARGET, TIME, SESSION, OPEN
+
+
+def stop_distance(atr: np.ndarray, multiple: np.ndarray | float, tick: float) -> np.ndarray:
+    """Stop distance in price: a multiple of the ATR, rounded to the tick, at least one tick."""
+    distance: np.ndarray = np.maximum(np.round(atr * multiple / tick), 1.0) * tick
+    return distance
+
+
+def bracket(
+    bars: Bars,
+    rows: np.ndarray,
+    side: np.ndarray,
+    stop: np.ndarray,
+    reward_risk: np.ndarray,
+    delay: np.ndarray,
+    costs: Costs,
+    max_bars: int,
+) -> Outcome:
+    """Run one bracket per decision row through the bars that follow it.
+
+    Parameters
+    ----------
+    rows, side, stop, reward_risk, delay
+        Decision row, +1 or -1, stop distance in price, target over stop distance, bars to wait; broadcast together.
+    max_bars
+        Bars a trade may last.
+
+    Notes
+    -----
+    This is the outcome, hence it reads the bars after the decision; nothing of it may reach a feature.
+    """
+    shape = np.broadcast_shapes(*(np.shape(a) for a in (rows, side, stop, reward_risk, delay)))
+    flat = [np.broadcast_to(a, shape).ravel() for a in (rows, side, stop, reward_risk, delay)]
+    distance = np.round(flat[2] * flat[3] / costs.tick) * costs.tick
+    results = _bracket(
+        *bars, flat[0].astype(np.int64), flat[1].astype(np.float64), flat[2].astype(np.float64), distance,
+        flat[4].astype(np.int64), costs.slippage, costs.commission / costs.point_value, max_bars,
+    )  # fmt: skip
+    return Outcome(*(array.reshape(shape) for array in results))
+
+
+@numba.njit(cache=True)
+def _bracket(
+    open_, high, low, close, tradable, session_end, data_ends, rows, side, stop, target, delay, slippage, commission,
+    max_bars,
+):  # fmt: skip
+    n = len(rows)
+    net_r = np.zeros(n)
+    entry_row = np.full(n, -1, np.int64)
+    exit_row = rows.copy()
+    entry_price = np.full(n, np.nan)
+    exit_price = np.full(n, np.nan)
+    reason = np.zeros(n, np.int8)
+    for i in range(n):
+        last = session_end[rows[i]]
+        row = rows[i] + 1 + delay[i]
+        while row <= last and not tradable[row]:
+            row += 1
+        if row > last:
+            if data_ends[rows[i]]:
+                reason[i] = OPEN
+            continue
+        s = side[i]
+        entry = open_[row] + s * slippage
+        stop_at = entry - s * stop[i]
+        target_at = entry + s * target[i]
+        end = min(last, row + max_bars - 1)
+        price = np.nan
+        for t in range(row, end + 1):
+            adverse = low[t] if s > 0 else high[t]
+            favourable = high[t] if s > 0 else low[t]
+            if s * (adverse - stop_at) <= 0:
+                price = (min(open_[t], stop_at) if s > 0 else max(open_[t], stop_at)) - s * slippage
+                reason[i] = STOP
+            elif s * (favourable - target_at) >= 0:
+                price = target_at
+                reason[i] = TARGET
+            elif t == end:
+                price = close[t] - s * slippage
+                reason[i] = TIME if t == row + max_bars - 1 else (OPEN if data_ends[t] else SESSION)
+            else:
+                continue
+            end = t
+            break
+        entry_row[i] = row
+        exit_row[i] = end
+        entry_price[i] = entry
+        exit_price[i] = price
+        net_r[i] = (s * (price - entry) - 2.0 * commission) / stop[i]
+    return net_r, entry_row, exit_row, entry_price, exit_price, reason
+
+
+class Account(NamedTuple):
+    """State of accounts at a moment without an open trade: tensors of one shape, money in USD."""
+
+    equity: torch.Tensor
+    peak: torch.Tensor  # highest equity so far
+    session_start: torch.Tensor  # equity at the session's start
+    session_trades: torch.Tensor
+    losing_streak: torch.Tensor  # losses in a row within the session
+
+    @classmethod
+    def new(cls, equity: float, shape: tuple[int, ...], device: torch.device | str = "cpu") -> "Account":
+        """Fresh accounts."""
+        money = torch.full(shape, equity, dtype=torch.float64, device=device)
+        count = torch.zeros(shape, dtype=torch.int64, device=device)
+        return cls(money, money.clone(), money.clone(), count, count.clone())
+
+    def begin_session(self, begins: torch.Tensor) -> "Account":
+        """Reset the session's counters where `begins`."""
+        none = torch.zeros_like(self.session_trades)
+        return self._replace(
+            session_start=torch.where(begins, self.equity, self.session_start),
+            session_trades=torch.where(begins, none, self.session_trades),
+            losing_streak=torch.where(begins, none, self.losing_streak),
+        )
+
+    def settle(self, pnl: torch.Tensor, traded: torch.Tensor) -> "Account":
+        """Book the net P&L of a closed trade where `traded`."""
+        equity = self.equity + torch.where(traded, pnl, torch.zeros_like(pnl))
+        streak = torch.where(pnl < 0, self.losing_streak + 1, torch.zeros_like(self.losing_streak))
+        return self._replace(
+            equity=equity,
+            peak=torch.maximum(self.peak, equity),
+            session_trades=self.session_trades + traded.to(self.session_trades.dtype),
+            losing_streak=torch.where(traded, streak, self.losing_streak),
+        )
+
+    def breaches(self, limits: LimitParams) -> dict[str, torch.Tensor]:
+        """Which limits forbid an entry now: reason -> bool tensor."""
+        return {
+            "session loss": self.equity <= self.session_start * (1 - limits.max_session_loss),
+            "drawdown": self.ruined(limits),
+            "losing streak": self.losing_streak >= limits.max_losing_streak,
+            "session trades": self.session_trades >= limits.max_session_trades,
+        }
+
+    def ruined(self, limits: LimitParams) -> torch.Tensor:
+        """Where the drawdown limit ends the account."""
+        return self.equity <= self.peak * (1 - limits.max_drawdown)
+
+    def observe(self, limits: LimitParams, initial: float) -> torch.Tensor:
+        """Five numbers of the account's state, float32 (..., 5), each about in [-1, 1]."""
+        return torch.stack(
+            [
+                self.equity / initial - 1,
+                (1 - self.equity / self.peak) / limits.max_drawdown,
+                (1 - self.equity / self.session_start) / limits.max_session_loss,
+                self.session_trades / limits.max_session_trades,
+                self.losing_streak / limits.max_losing_streak,
+            ],
+            dim=-1,
+        ).to(torch.float32)
+
+
+ACCOUNT_FEATURES = 5
+
+
+def affordable_units(equity: float, stop: float, point_value: float, limits: LimitParams) -> int:
+    """Most units whose initial risk stays within the per-trade limit."""
+    return min(limits.max_units, int(np.floor(equity * limits.max_trade_risk / (stop * point_value))))

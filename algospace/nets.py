@@ -1,0 +1,113 @@
+"""Blocks shared by two models or more."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+INFERENCE_ROWS = 50  # the one batch shape of inference: kernels give other bits at other batch sizes
+
+
+class AttentionPooling(nn.Module):
+    """Weighted mean over time with learned weights: a = softmax(w h), c = sum a h."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(d_model, 1, bias=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(batch, time, d_model) -> (batch, d_model)."""
+        weights = torch.softmax(self.score(h), dim=1)
+        return (weights * h).sum(dim=1)
+
+
+def sinusoidal_positions(length: int, d_model: int) -> Tensor:
+    """Positions (length, d_model): sines in even columns, cosines in odd ones (Vaswani et al. 2017)."""
+    position = torch.arange(length, dtype=torch.float32)[:, None]
+    rate = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float32) * (-math.log(10000.0) / d_model))
+    encoding = torch.zeros(length, d_model)
+    encoding[:, 0::2] = torch.sin(position * rate)
+    encoding[:, 1::2] = torch.cos(position * rate)
+    return encoding
+
+
+def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
+    """Linear layers with ReLU and dropout between them; the last is linear."""
+    layers: list[nn.Module] = []
+    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        layers.append(nn.Linear(n_in, n_out))
+        if i < len(sizes) - 2:
+            layers += [nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers)
+
+
+def dropout_masks(seeds: Tensor, units: int, p: float) -> Tensor:
+    """Dropout masks that are a function of their seeds alone.
+
+    Parameters
+    ----------
+    seeds
+        int64 (batch,): one seed a row. The same seed gives the same mask in any batch, on any device; that is what
+        lets PPO replay the mask of a rollout in its update, and a consensus be repeated.
+    units
+        Length of a mask.
+    p
+        Probability that a unit is dropped.
+
+    Returns
+    -------
+    Tensor
+        float32 (batch, units): 0 where dropped, 1 / (1 - p) elsewhere.
+
+    Notes
+    -----
+    Counter-based: splitmix64's finaliser (Steele, Lea, Flood 2014) of seed and unit number.
+    """
+    counter = torch.arange(1, units + 1, dtype=torch.int64, device=seeds.device)
+    x = seeds[:, None] + counter * -0x61C8864680B583EB  # the golden ratio in 64 bits, two's complement
+    x = (x ^ _shift(x, 30)) * -0x40A7B892E31B1A47
+    x = (x ^ _shift(x, 27)) * -0x6B2FB644ECCEEE15
+    x = x ^ _shift(x, 31)
+    uniform = _shift(x, 40).to(torch.float32) * 2.0**-24
+    return (uniform >= p).to(torch.float32) / (1 - p)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+@torch.no_grad()
+def infer(module: nn.Module, *inputs: np.ndarray) -> list[np.ndarray]:
+    """Run a frozen module over rows in batches of exactly `INFERENCE_ROWS`, the last one padded.
+
+    Every road from data to decisions comes through here or through a batch of the same shape, so that a row gives
+    the same bits wherever it stands. The module returns a tensor or a tuple of them; rows are their first axis.
+    """
+    module.eval()
+    count = len(inputs[0])
+    device = next(module.parameters()).device
+    parts: list[tuple[Tensor, ...]] = []
+    for start in range(0, count, INFERENCE_ROWS):
+        batch = [torch.from_numpy(pad(array[start : start + INFERENCE_ROWS])).to(device) for array in inputs]
+        output = module(*batch)
+        parts.append(output if isinstance(output, tuple) else (output,))
+    return [torch.cat(tensors).cpu().numpy()[:count] for tensors in zip(*parts, strict=True)]
+
+
+def pad(rows: np.ndarray) -> np.ndarray:
+    """Repeat the last row until there are `INFERENCE_ROWS`."""
+    missing = INFERENCE_ROWS - len(rows)
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else np.ascontiguousarray(rows)
+
+
+def arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    """A module's weights as NumPy arrays, for an artefact."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
+
+
+def restore(module: nn.Module, tensors: dict[str, np.ndarray]) -> None:
+    """Load the weights that `arrays` gave and freeze the module."""
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
+    module.eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""What a stage does first and last: params, seeds, artefacts, training state."""

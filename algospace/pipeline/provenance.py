@@ -1,0 +1,33 @@
+"""Where a bundle comes from, and how often the test bars have been looked at."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from algospace import artefacts
+
+TEST_USES = Path("logs/test_uses.jsonl")
+
+
+def of_bundle(prepared: dict[str, Any], inputs: Sequence[Path]) -> dict[str, Any]:
+    """Hashes of everything that the bundle was made from, and the data's source, contract and splits.
+
+    No git revision, host or date: the same inputs give the same bundle.
+    """
+    return {
+        "inputs": {path.as_posix(): artefacts.sha256(path) for path in inputs},
+        "data": {key: prepared[key] for key in ("source", "contract", "splits")},
+    }
+
+
+def count_test_use(bundle_id: str, prepared: dict[str, Any]) -> str:
+    """Append a bundle to the log of those that these test bars have judged; say how many they are."""
+    main = prepared["files"]["main_training_data.parquet"]["sha256"]
+    lines = TEST_USES.read_text(encoding="utf-8").splitlines() if TEST_USES.exists() else []
+    seen = {(use["bundle"], use["bars"]) for use in map(json.loads, lines)}
+    if (bundle_id, main) not in seen:
+        lines.append(json.dumps({"bars": main, "bundle": bundle_id}))
+        artefacts.write_bytes(TEST_USES, ("\n".join(lines) + "\n").encode())
+    count = len({json.loads(line)["bundle"] for line in lines if json.loads(line)["bars"] == main})
+    return f"These test bars have judged {count} different bundle{'s' if count != 1 else ''} here."

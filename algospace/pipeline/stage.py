@@ -1,0 +1,56 @@
+"""How a stage begins and ends: its own code, fixed threads, deterministic kernels, one-line errors."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import algospace
+from algospace import artefacts
+from algospace.errors import InputError
+from algospace.pipeline.config import RuntimeParams
+
+QUALITY_LOG = Path("logs/quality.json")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's ``main``; bad input becomes one line on stderr and exit code 2."""
+    try:
+        _own_code()
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+@contextmanager
+def quality_log() -> Iterator[None]:
+    """Keep the quality report of bars that were refused in ``logs/quality.json``, since no metrics will be written."""
+    try:
+        yield
+    except InputError as error:
+        report = getattr(error, "report", None)
+        if report is not None:
+            artefacts.write_json(QUALITY_LOG, report)
+            print(f"quality report: {QUALITY_LOG}", file=sys.stderr)
+        raise
+
+
+def _own_code() -> None:
+    """Refuse an installed `algospace` from elsewhere: DVC hashes the code of this working tree only."""
+    package = Path(algospace.__file__).resolve().parent
+    if package.parent != Path.cwd().resolve():
+        raise InputError(f"{package}: expected the package of {Path.cwd()}, found another; run `dvc repro` there")
+
+
+def make_deterministic(runtime: RuntimeParams, seed: int) -> None:
+    """Fix the seeds, the thread count and the kernels of this process."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.manual_seed(seed)
+    torch.set_num_threads(runtime.threads)
+    torch.use_deterministic_algorithms(True)
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("params.yaml: runtime.device: expected cpu on this machine, found cuda without a CUDA device")

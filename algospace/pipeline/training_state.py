@@ -1,0 +1,164 @@
+"""State of a training run: saved atomically, resumed after a kill with the same final bytes, gone at success.
+
+It lives in ``$DVC_ROOT/.ckpt/STAGE/FINGERPRINT/`` (``ALGOSPACE_CKPT`` moves the root), never in an output: DVC
+deletes outputs before a run, and what it keeps on request it neither caches nor guards against other params. The
+fingerprint covers the params, the inputs, the code and the lock that ``dvc.yaml`` declares for the stage, so a state
+is only ever resumed by the run that made it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from filelock import FileLock, Timeout
+
+from algospace import artefacts
+from algospace.errors import InputError
+from algospace.pipeline.config import PARAMS
+
+SCHEMA = 1
+SAVE_EVERY = 100  # optimiser steps between two saves (the contract; it cannot change a result)
+KEEP_FINGERPRINTS = 3  # states of other params or inputs that are kept for a return to them
+
+State = dict[str, Any]
+
+
+class TrainingState:
+    """The saver that every training loop calls after an optimiser step.
+
+    ``resumed`` is the state to go on from (None for a fresh start). Call the object as ``on_step(step, snapshot)``;
+    ``snapshot`` is asked for the state only when it is time to save.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self.directory = directory
+        self.resumed = self._load()
+        self._last_saved = int(self.resumed["step"]) if self.resumed else 0
+
+    def __call__(self, step: int, snapshot: Callable[[], State]) -> None:
+        """Save when `SAVE_EVERY` steps have passed since the last save."""
+        if self.directory is None or step - self._last_saved < SAVE_EVERY:
+            return
+        tensors: dict[str, np.ndarray] = {}
+        header = _pack({**snapshot(), "step": step}, "", tensors)
+        content = artefacts.tensor_bytes(tensors, {"schema": SCHEMA, "state": header})
+        last = self.directory / "last.safetensors"
+        if last.exists():
+            os.replace(last, self.directory / "previous.safetensors")
+        artefacts.write_bytes(last, content)
+        self._last_saved = step
+
+    def _load(self) -> State | None:
+        if self.directory is None:
+            return None
+        for name in ("last.safetensors", "previous.safetensors"):
+            try:
+                tensors, header = artefacts.read_tensors(self.directory / name)
+            except InputError:
+                continue
+            if header["schema"] == SCHEMA:
+                state: State = _unpack(header["state"], tensors)
+                return state
+        return None
+
+
+@contextmanager
+def training_state(stage: str) -> Iterator[TrainingState]:
+    """Open the state of a stage's training; remove it when the block ends without an error.
+
+    Raises
+    ------
+    InputError
+        When another process of this workspace trains the same thing: it is named by its pid.
+    """
+    root = Path(os.environ.get("ALGOSPACE_CKPT") or Path(os.environ.get("DVC_ROOT", ".")) / ".ckpt") / stage
+    directory = root / fingerprint(stage)
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / f"{directory.name}.lock")
+    holder = root / f"{directory.name}.pid"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if Path(os.environ.get("DVC_ROOT", ".")).resolve() == Path.cwd().resolve():
+            pid = holder.read_text().strip() if holder.exists() else "unknown"
+            raise InputError(
+                f"{directory}: expected no other trainer, found process {pid} at work on the same {stage} "
+                "(wait for it, or stop it and run `dvc repro` again)"
+            ) from None
+        # A queued experiment of equal params trains beside its twin: privately, to the same bytes.
+        yield TrainingState(None)
+        return
+    try:
+        holder.write_text(f"{os.getpid()}\n")
+        _forget_old(root, directory)
+        state = TrainingState(directory)
+        if state.resumed:
+            print(f"{stage}: going on from step {state.resumed['step']}", file=sys.stderr)
+        elif len([other for other in root.iterdir() if other.is_dir()]) > 1:
+            print(f"{stage}: starting afresh, the saved state is of other params or inputs", file=sys.stderr)
+        yield state
+        shutil.rmtree(directory)
+        holder.unlink()
+    finally:
+        lock.release()
+
+
+def _forget_old(root: Path, current: Path) -> None:
+    others = sorted((d for d in root.iterdir() if d.is_dir() and d != current), key=lambda d: d.stat().st_mtime)
+    for directory in others[: max(0, len(others) - KEEP_FINGERPRINTS)]:
+        lock = FileLock(root / f"{directory.name}.lock")
+        try:
+            with lock.acquire(timeout=0):
+                shutil.rmtree(directory)
+        except Timeout:
+            continue
+
+
+def fingerprint(stage: str) -> str:
+    """Hash of everything that ``dvc.yaml`` says the stage depends on: params, inputs, code, lock."""
+    declared = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
+    params = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    content = {
+        "schema": SCHEMA,
+        "torch": torch.__version__,
+        "params": {name: params.get(name) for name in declared["params"]},
+        "deps": {name: artefacts.sha256(Path(name)) for name in declared["deps"]},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _pack(value: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
+    """JSON of a nested state; its arrays go into `tensors` under their path."""
+    match value:
+        case torch.Tensor() | np.ndarray():
+            tensors[name] = value.detach().cpu().numpy().copy() if isinstance(value, torch.Tensor) else value.copy()
+            return {"tensor" if isinstance(value, torch.Tensor) else "array": name}
+        case dict():
+            return {"dict": [[k, _pack(v, f"{name}/{k}", tensors)] for k, v in value.items()]}
+        case list() | tuple():
+            return [_pack(v, f"{name}/{i}", tensors) for i, v in enumerate(value)]
+        case None | bool() | int() | float() | str():
+            return value
+    raise TypeError(f"a training state cannot hold {type(value).__name__} at {name}")
+
+
+def _unpack(value: Any, tensors: dict[str, np.ndarray]) -> Any:
+    match value:
+        case {"tensor": name}:
+            return torch.from_numpy(tensors[name].copy())
+        case {"array": name}:
+            return tensors[name]
+        case {"dict": pairs}:
+            return {key: _unpack(item, tensors) for key, item in pairs}
+        case list():
+            return [_unpack(item, tensors) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""From bars to decisions, and the bundle that carries the way."""

@@ -1,0 +1,130 @@
+"""The bundle: a directory that carries a policy from export to use, verified before it is read.
+
+Tensors as safetensors, everything else in ``manifest.json``, which holds the sha256 of every other file and its own
+digest. Nothing in it depends on when, where or by whom it was made. A missing, altered or extra file is refused by
+its name: there is no default to fall back on.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from algospace import agents, artefacts, market, mrms, nets, rde
+from algospace.consensus import Calibration, Gate2Params
+from algospace.data.contracts import Contract
+from algospace.data.params import DataParams
+from algospace.errors import BundleError, InputError
+from algospace.features.fitted import Fitted
+from algospace.features.params import FeatureParams
+from algospace.indicators.params import IndicatorParams
+from algospace.policy.decide import Policy, Settings
+from algospace.synergy import Gate1Params
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+TENSORS = ("fitted.safetensors", "rde.safetensors", "mrms.safetensors", "marl.safetensors")
+_MODELS: dict[str, Any] = {
+    "contract": Contract,
+    "data": DataParams,
+    "indicators": IndicatorParams,
+    "gate1": Gate1Params,
+    "features": FeatureParams,
+    "market": market.MarketParams,
+    "gate2": Gate2Params,
+}
+
+
+def write(directory: Path, policy: Policy, provenance: dict[str, Any]) -> str:
+    """Write a policy and return the bundle's id, the sha256 of its manifest.
+
+    ``provenance`` is JSON that a reader of the bundle needs to trust it: the data's source, the hashes of the inputs
+    and of the lock, the split dates, validation metrics.
+    """
+    models = {"rde": policy.rde, "mrms": policy.mrms, "marl": policy.team}
+    contents = {"fitted.safetensors": artefacts.tensor_bytes(policy.fitted.tensors(), {})}
+    for name, model in models.items():
+        contents[f"{name}.safetensors"] = artefacts.tensor_bytes(nets.arrays(model), model.config)
+    settings = policy.settings._asdict()
+    manifest: dict[str, Any] = {
+        "schema": SCHEMA,
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        "settings": {name: settings[name].model_dump(mode="json") for name in _MODELS},
+        "seed": policy.settings.seed,
+        "calibration": policy.calibration._asdict(),
+        "provenance": provenance,
+    }
+    manifest["digest"] = _digest(manifest)
+    for name, content in contents.items():
+        artefacts.write_bytes(directory / name, content)
+    artefacts.write_json(directory / MANIFEST, manifest)
+    return artefacts.sha256(directory / MANIFEST)
+
+
+def verify(directory: Path) -> dict[str, Any]:
+    """Check every file of a bundle against the manifest and return the manifest.
+
+    Raises
+    ------
+    BundleError
+        Naming the file that is missing, altered, extra, or of another schema.
+    """
+    if not directory.is_dir():
+        raise BundleError(f"{directory}: expected a bundle directory, found none")
+    try:
+        manifest = artefacts.read_json(directory / MANIFEST)
+    except InputError as error:
+        raise BundleError(str(error)) from None
+    path = directory / MANIFEST
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise BundleError(f"{path}: expected a manifest of schema {SCHEMA}, found another")
+    stated = manifest.pop("digest", None)
+    # The digest is of the parsed content; the bytes must be the ones that `write` gives for it.
+    whole = {**manifest, "digest": stated}
+    if stated != _digest(manifest) or path.read_bytes() != artefacts.json_bytes(whole):
+        raise BundleError(f"{path}: expected the manifest as it was written, found an altered one")
+    found = sorted(entry.name for entry in directory.iterdir())
+    for name in sorted({MANIFEST, *TENSORS} ^ set(found)):
+        raise BundleError(f"{directory / name}: expected {'no such file' if name in found else 'this file'}")
+    for name in TENSORS:
+        if (directory / name).is_symlink() or artefacts.sha256(directory / name) != manifest["files"].get(name):
+            raise BundleError(f"{directory / name}: expected the file of the manifest's sha256, found an altered one")
+    return whole
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(artefacts.json_bytes(manifest)).hexdigest()
+
+
+def load(directory: Path) -> tuple[Policy, dict[str, Any]]:
+    """Verify a bundle and return its policy and its manifest.
+
+    Raises
+    ------
+    BundleError
+        For a bundle that `verify` refuses or whose content does not fit together.
+    """
+    manifest = verify(directory)
+    try:
+        settings = {
+            name: TypeAdapter(model).validate_json(artefacts.json_bytes(manifest["settings"][name]), strict=True)
+            for name, model in _MODELS.items()
+        }
+        tensors: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {
+            name: artefacts.read_tensors(directory / name) for name in TENSORS
+        }
+        policy = Policy(
+            Settings(**settings, seed=manifest["seed"]),
+            Fitted.from_tensors(tensors["fitted.safetensors"][0]),
+            rde.load(*tensors["rde.safetensors"]),
+            mrms.load(*tensors["mrms.safetensors"]),
+            agents.load(*tensors["marl.safetensors"]),
+            Calibration(**manifest["calibration"]),
+        )
+    except (KeyError, TypeError, RuntimeError, ValidationError, InputError) as error:
+        raise BundleError(
+            f"{directory}: expected a bundle of this version, found {str(error).splitlines()[0]}"
+        ) from None
+    return policy, manifest

@@ -1,0 +1,168 @@
+"""Judge what a policy did: its track record beside baselines, its funnel, its refusals, its report."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from algospace import market, performance
+from algospace.params import Params
+from algospace.policy.decide import Record, Replay, Settings, synergy_rows
+from algospace.policy.simulation import Order, Simulation, simulate
+from algospace.report import ReportData
+
+SESSIONS_PER_YEAR = 252
+
+
+class ExportParams(Params):
+    """The `export` section: how a track record is judged."""
+
+    min_trades: int = Field(ge=2)
+    bootstrap_draws: int = Field(ge=1)
+    baseline_stop_atr: float = Field(gt=0)
+    baseline_reward_risk: float = Field(gt=0)
+    baseline_units: int = Field(ge=1)
+
+
+def track_record(simulation: Simulation, params: ExportParams, seed: int) -> dict[str, Any]:
+    """Statistics of a simulation's closed trades and of its equity at session ends."""
+    curve, trades = simulation.equity, simulation.trades
+    closed = trades[trades["exit_reason"] != market.EXITS[market.OPEN]]
+    ends = curve.groupby("session_id", sort=True)["equity"].last().to_numpy()
+    equity = np.concatenate([curve["equity"].to_numpy()[:1], ends])
+    return performance.summary(
+        equity, closed["net_r"].to_numpy(np.float64), closed["pnl"].to_numpy(np.float64), SESSIONS_PER_YEAR,
+        params.min_trades, params.bootstrap_draws, seed,
+    )  # fmt: skip
+
+
+def every_synergy(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int) -> Simulation:
+    """Baseline: take every synergy with fixed units, stop and target, under the account's own limits."""
+    events = synergy_rows(m5)
+    events = events[events >= first_row]
+    costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
+    directions = m5["gate1_direction"].to_numpy()[events]
+    stops = market.stop_distance(m5["m30_atr"].to_numpy()[events], params.baseline_stop_atr, costs.tick)
+
+    def choose(k: int, account: market.Account, is_open: bool) -> Order | None:
+        if any(bool(hit) for hit in account.breaches(settings.market.limits).values()) or np.isnan(stops[k]):
+            return None
+        return Order(int(directions[k]), float(stops[k]), params.baseline_reward_risk, params.baseline_units, 0)
+
+    return simulate(m5, events, choose, settings.contract, settings.market, first_row)
+
+
+def baselines(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int) -> dict[str, Simulation]:
+    """Never trading, and every synergy with fixed risk (the gates without learning), over the same bars."""
+    taken = every_synergy(m5, settings, params, first_row)
+    idle = Simulation(taken.trades.iloc[:0], taken.equity.assign(equity=settings.market.account.equity))
+    return {"flat": idle, "every synergy, fixed risk": taken}
+
+
+def funnel(replay: Replay, first_row: int) -> dict[str, int]:
+    """How many of the bars survive each gate."""
+    m5 = replay.m5.iloc[first_row:]
+    judged = [r for r in replay.records if "consensus" in r]
+    agreed = [r for r in judged if r["consensus"]["action"] == "with"]
+    return {
+        "bars": len(m5),
+        "signals": int((m5["candidate_direction"] != 0).sum()),
+        "synergies": len(replay.records),
+        "judged": len(judged),
+        "consensus": len(agreed),
+        "gate 2": sum(r["decision"] == "trade" for r in replay.records),
+        "trades": len(replay.simulation.trades),
+    }
+
+
+def refusals(records: list[Record]) -> dict[str, int]:
+    """How often each reason was given, most frequent first."""
+    counts = Counter(reason for record in records for reason in record["reasons"])
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def parity(replay: Replay, prepared: pd.DataFrame) -> bool:
+    """Whether the bundle's road from bars to features gave what `prepare` gave, to the last bit."""
+    shared = [name for name in replay.m5.columns if name in prepared.columns]
+    return bool(replay.m5[shared].reset_index(drop=True).equals(prepared[shared].reset_index(drop=True)))
+
+
+def export_figures(
+    replay: Replay, summaries: dict[str, dict[str, Any]], prepared: pd.DataFrame, first_row: int
+) -> dict[str, Any]:
+    """The metrics of the test bars: not for selection."""
+    return {
+        "test": {name.replace(", ", "_").replace(" ", "_"): figures for name, figures in summaries.items()},
+        "funnel": {name.replace(" ", "_"): count for name, count in funnel(replay, first_row).items()},
+        "feature_parity": parity(replay, prepared),
+    }
+
+
+def report_data(
+    replay: Replay,
+    simulations: dict[str, Simulation],
+    summaries: dict[str, dict[str, Any]],
+    manifest: dict[str, Any],
+    bundle_id: str,
+    vectors: pd.DataFrame,
+    validation: dict[str, Any],
+    first_row: int,
+) -> ReportData:
+    """Gather what the report shows of a replay; ``manifest`` is that of the prepared data."""
+    bars = replay.m5.iloc[first_row:]
+    start = bars["close_utc"].iloc[0]
+    return ReportData(
+        title=f"{manifest['contract']['symbol']}: the exported policy on the test bars",
+        source=manifest["source"]
+        | {
+            "symbol": manifest["contract"]["symbol"],
+            "first": manifest["splits"]["test_first"],
+            "last": manifest["splits"]["test_last"],
+            "is_synthetic": manifest["source"]["kind"] == "synthetic",
+        },
+        bundle_id=bundle_id,
+        summaries=summaries,
+        funnel=funnel(replay, first_row),
+        refusals=refusals(replay.records),
+        equity={
+            name: (simulation.equity["close_utc"].to_numpy(), simulation.equity["equity"].to_numpy())
+            for name, simulation in simulations.items()
+        },
+        decisions=_decisions(replay),
+        bars=bars[["close_utc", "close"]].reset_index(drop=True),
+        regimes=vectors[vectors["close_utc"] >= start].reset_index(drop=True),
+        validation=[
+            {"candidates of": half, "weights": weights} | figures[weights]
+            for half, figures in validation.items()
+            if isinstance(figures, dict)
+            for weights in ("initial", "trained")
+        ],
+        limitations=LIMITATIONS,
+        test_uses="Test figures are not for selection: export counts in logs/test_uses.jsonl how many bundles "
+        "these bars have judged. The number of configurations tried is not recorded yet.",
+    )
+
+
+def _decisions(replay: Replay) -> pd.DataFrame:
+    trades = replay.simulation.trades
+    net_r = dict(zip(trades["event"], trades["net_r"], strict=True))
+    return pd.DataFrame(
+        {
+            "close_utc": pd.to_datetime([r["time"] for r in replay.records], utc=True),
+            "direction": [1 if r["direction"] == "long" else -1 for r in replay.records],
+            "accepted": [r["decision"] == "trade" for r in replay.records],
+            "reasons": ["; ".join(r["reasons"]) for r in replay.records],
+            "price": [r["price"] for r in replay.records],
+            "net_r": [net_r.get(k, np.nan) for k in range(len(replay.records))],
+            "confidence": [r["consensus"]["probability"] if "consensus" in r else np.nan for r in replay.records],
+        }
+    )
+
+
+LIMITATIONS = (
+    "One seed and one split: no interval over seeds, no walk-forward folds.",
+    "Regime vectors and proposals on train rows are in-sample, which flatters training, not these test figures.",
+    "Intervals resample the trades of one path; they do not cover the choice of this market.",
+)

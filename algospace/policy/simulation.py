@@ -1,0 +1,96 @@
+"""Trade a sequence of events through one account: the same for the policy and for its baselines."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from algospace import market
+from algospace.data.contracts import Contract
+
+
+class Order(NamedTuple):
+    """An entry with its bracket."""
+
+    side: int  # +1 or -1
+    stop: float  # distance in price
+    reward_risk: float
+    units: int
+    delay: int  # bars to wait beyond the next open
+
+
+class Simulation(NamedTuple):
+    """What came of the orders."""
+
+    trades: pd.DataFrame  # a row per filled order
+    equity: pd.DataFrame  # close_utc, equity (marked at each close) from the first row on
+
+
+# Asked at an event for an order: (number of the event, account, whether a trade is open) -> order or None.
+Choose = Callable[[int, market.Account, bool], Order | None]
+
+
+def simulate(
+    bars: pd.DataFrame,
+    rows: np.ndarray,
+    choose: Choose,
+    contract: Contract,
+    params: market.MarketParams,
+    first_row: int = 0,
+) -> Simulation:
+    """Walk the events at ``rows`` (ascending) in time, one open trade at most.
+
+    ``choose`` sees the account as it is at the event; an order it gives while a trade is open is not placed.
+    """
+    view = market.Bars.of(bars)
+    costs = market.Costs.of(contract, params.cost_multiplier)
+    session = bars["session_id"].to_numpy()
+    account = market.Account.new(params.account.equity, (1,))
+    free_from, current, pending = first_row, None, None
+    trades = []
+    equity = np.full(len(bars), params.account.equity)
+    for k, row in enumerate(rows):
+        if pending is not None and free_from <= row:
+            account, pending = account.settle(pending, torch.tensor([True])), None
+        if session[row] != current:
+            account, current = account.begin_session(torch.tensor([True])), session[row]
+        order = choose(k, account, pending is not None)
+        if order is None or pending is not None:
+            continue
+        outcome = market.bracket(
+            view, *(np.array([x]) for x in (row, order.side, order.stop, order.reward_risk, order.delay)),
+            costs, params.max_bars,
+        )  # fmt: skip
+        entry, end = int(outcome.entry_row[0]), int(outcome.exit_row[0])
+        if entry < 0:
+            continue
+        before = float(account.equity[0])
+        money = order.units * contract.point_value
+        pnl = float(outcome.net_r[0]) * order.stop * money
+        marked = order.side * (view.close[entry : end + 1] - outcome.entry_price[0]) * money
+        equity[entry : end + 1] = before + marked - costs.commission * order.units
+        is_open = outcome.exit[0] == market.OPEN
+        if not is_open:
+            equity[end:] = before + pnl
+        pending = torch.tensor([pnl], dtype=torch.float64)
+        free_from = len(bars) if is_open else end
+        trades.append(
+            {
+                "event": k, "decided_utc": bars["close_utc"].iloc[row], "entry_utc": bars["start_utc"].iloc[entry],
+                "exit_utc": bars["close_utc"].iloc[end], "side": order.side, "units": order.units,
+                "entry": outcome.entry_price[0], "exit": outcome.exit_price[0], "stop_distance": order.stop,
+                "reward_risk": order.reward_risk, "exit_reason": market.EXITS[outcome.exit[0]],
+                "bars": end - entry + 1, "net_r": outcome.net_r[0], "pnl": pnl,
+                "costs": 2 * costs.commission * order.units, "session_id": session[end],
+            }
+        )  # fmt: skip
+    curve = pd.DataFrame({"close_utc": bars["close_utc"], "session_id": session, "equity": equity})
+    return Simulation(pd.DataFrame(trades, columns=TRADE_COLUMNS), curve.iloc[first_row:].reset_index(drop=True))
+
+
+TRADE_COLUMNS = (
+    "event", "decided_utc", "entry_utc", "exit_utc", "side", "units", "entry", "exit", "stop_distance", "reward_risk",
+    "exit_reason", "bars", "net_r", "pnl", "costs", "session_id",
+)  # fmt: skip

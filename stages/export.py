@@ -1,0 +1,88 @@
+"""Stage 5 of 5: the frozen models -> one bundle, loaded back and replayed over the untouched test bars."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from algospace import agents, artefacts, consensus, market, mrms, rde, report
+from algospace.consensus import Calibration
+from algospace.data import bars as bars_module
+from algospace.data import contracts
+from algospace.data.params import DataParams
+from algospace.data.splits import TEST
+from algospace.features.fitted import Fitted
+from algospace.features.params import FeatureParams
+from algospace.indicators.params import IndicatorParams
+from algospace.pipeline import provenance, stage
+from algospace.pipeline.config import RuntimeParams, load_params
+from algospace.policy import bundle, evaluation
+from algospace.policy.decide import Policy, Settings, decide
+from algospace.synergy import Gate1Params
+
+MAIN = Path("data/prepared/main_training_data.parquet")
+FITTED = Path("data/prepared/fitted.safetensors")
+MANIFEST = Path("data/prepared/manifest.json")
+VECTORS = Path("data/regimes/regime_vectors.parquet")
+REGIME_MODEL = Path("models/rde/rde.safetensors")
+RISK_MODEL = Path("models/mrms/mrms.safetensors")
+TEAM_MODEL = Path("models/marl/marl.safetensors")
+VALIDATION = Path("metrics/marl.json")
+LOCK = Path("requirements.lock")
+BUNDLE = Path("models/bundle")
+INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, RISK_MODEL, TEAM_MODEL, LOCK)
+REPORT = Path("reports/report.html")
+METRICS = Path("metrics/export.json")
+
+
+def main() -> None:
+    """Bundle, load, replay, judge, report."""
+    seed = load_params("seed", int)
+    runtime = load_params("runtime", RuntimeParams)
+    data = load_params("data", DataParams)
+    params = load_params("export", evaluation.ExportParams)
+    settings = Settings(
+        contracts.resolve(data.symbol, data.contract, data.calendar),
+        data,
+        load_params("indicators", IndicatorParams),
+        load_params("gate1", Gate1Params),
+        load_params("features", FeatureParams),
+        load_params("market", market.MarketParams),
+        load_params("marl", consensus.MARLParams).gate2,
+        seed,
+    )
+    stage.make_deterministic(runtime, seed)
+
+    prepared_manifest = artefacts.read_json(MANIFEST)
+    weights, header = artefacts.read_tensors(TEAM_MODEL)
+    trained = Policy(
+        settings,
+        Fitted.from_tensors(artefacts.read_tensors(FITTED)[0]),
+        rde.load(*artefacts.read_tensors(REGIME_MODEL)),
+        mrms.load(*artefacts.read_tensors(RISK_MODEL)),
+        agents.load(weights, header["team"]),
+        Calibration(**header["calibration"]),
+    )
+    bundle_id = bundle.write(BUNDLE, trained, provenance.of_bundle(prepared_manifest, INPUTS))
+
+    policy, _ = bundle.load(BUNDLE)
+    table = pd.read_parquet(MAIN)
+    first_row = int(np.flatnonzero(table["split"].to_numpy() == TEST)[0])
+    bars = table[list(bars_module.SCHEMA)]
+    replay = decide(policy, bars, trade_from=bars["close_utc"].iloc[first_row])
+    records = {"policy": replay.simulation, **evaluation.baselines(replay.m5, settings, params, first_row)}
+    summaries = {name: evaluation.track_record(simulation, params, seed) for name, simulation in records.items()}
+    uses = provenance.count_test_use(bundle_id, prepared_manifest)
+
+    page = evaluation.report_data(
+        replay, records, summaries, prepared_manifest, bundle_id, pd.read_parquet(VECTORS),
+        artefacts.read_json(VALIDATION), first_row,
+    )  # fmt: skip
+    artefacts.write_bytes(REPORT, report.render(page).encode())
+    artefacts.write_json(METRICS, evaluation.export_figures(replay, summaries, table, first_row))
+    headline, sentence = report.verdict(summaries["policy"], {k: v for k, v in summaries.items() if k != "policy"})
+    print(f"{headline}. {sentence}\n{uses}")
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,85 @@
+"""Stage 4 of 5: candidates, regimes and proposals -> three agents trained by MAPPO, judged on validation."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from algospace import artefacts, consensus, env, mappo, market, mrms, nets
+from algospace.data import contracts
+from algospace.data.params import DataParams
+from algospace.data.splits import REPORT, SELECT, TRAIN
+from algospace.features import prepared, windows
+from algospace.features.fitted import Fitted
+from algospace.features.params import FeatureParams
+from algospace.indicators.params import IndicatorParams
+from algospace.performance import rounded
+from algospace.pipeline import stage
+from algospace.pipeline.config import RuntimeParams, load_params
+from algospace.pipeline.curves import write_curves
+from algospace.pipeline.training_state import training_state
+from algospace.policy import exams
+from algospace.policy.decide import Settings
+from algospace.synergy import Gate1Params
+
+MAIN = Path("data/prepared/main_training_data.parquet")
+ROWS = Path("data/prepared/rde_training_data.h5")
+FITTED = Path("data/prepared/fitted.safetensors")
+VECTORS = Path("data/regimes/regime_vectors.parquet")
+RISK = Path("models/mrms/mrms.safetensors")
+MODEL = Path("models/marl/marl.safetensors")
+METRICS = Path("metrics/marl.json")
+CURVES = Path("metrics/curves/marl")
+
+
+def main() -> None:
+    """Train on train, calibrate on select, quote on report, at initial and at trained weights."""
+    seed = load_params("seed", int)
+    runtime = load_params("runtime", RuntimeParams)
+    data = load_params("data", DataParams)
+    params = load_params("marl", consensus.MARLParams)
+    settings = Settings(
+        contracts.resolve(data.symbol, data.contract, data.calendar),
+        data,
+        load_params("indicators", IndicatorParams),
+        load_params("gate1", Gate1Params),
+        load_params("features", FeatureParams),
+        load_params("market", market.MarketParams),
+        params.gate2,
+        seed,
+    )
+    stage.make_deterministic(runtime, seed)
+
+    m5 = prepared.learning_rows(pd.read_parquet(MAIN))
+    vectors = pd.read_parquet(VECTORS)
+    rows = windows.prepared_rows(
+        m5, prepared.read_regime_rows(ROWS), Fitted.from_tensors(artefacts.read_tensors(FITTED)[0])
+    )
+    risk = mrms.load(*artefacts.read_tensors(RISK))
+
+    def of_split(code: int, synergies: bool) -> exams.Material:
+        ends = prepared.candidate_rows(m5, code, synergies)
+        regime = prepared.regime_vectors_at(m5.iloc[ends], vectors)
+        return exams.material(m5, ends, rows, regime, risk, settings, runtime.device)
+
+    lessons = of_split(TRAIN, params.train_on == "synergies")
+    validation = {name: of_split(code, False) for name, code in (("select", SELECT), ("report", REPORT))}
+    world = env.TradingEnv(
+        lessons.candidates, lessons.sessions, lessons.views, settings.contract, settings.market,
+        params.ppo.num_envs, params.ppo.gamma, seed, runtime.device,
+    )  # fmt: skip
+    with training_state("marl") as state:
+        team = exams.new_team(params, lessons.candidates.context.shape[1], seed).to(runtime.device)
+        before = exams.examine(team, validation, settings)
+        history = mappo.train(world, team, params.ppo, params.critic_dim, seed, state, state.resumed).history
+        after = exams.examine(team, validation, settings)
+        calibration = exams.calibrate(after["select"], validation["select"].candidates)
+
+        header = {"team": team.config, "calibration": calibration._asdict()}
+        artefacts.write_tensors(MODEL, nets.arrays(team), header)
+        figures = exams.exam_figures(before, after, validation, calibration)
+        artefacts.write_json(METRICS, rounded({"train_candidates": len(lessons.sessions)} | history[-1] | figures))
+        write_curves(CURVES, history)
+
+
+if __name__ == "__main__":
+    stage.run(main)

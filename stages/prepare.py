@@ -1,0 +1,69 @@
+"""Stage 1 of 5: raw bars -> checked bars, causal features, chronological splits."""
+
+from pathlib import Path
+
+from algospace import artefacts, synthetic
+from algospace.data import contracts, quality, sources, splits
+from algospace.data.contracts import Contract
+from algospace.data.params import DataParams
+from algospace.data.sources import Loaded
+from algospace.features import fitted, outputs, prepared, table, windows
+from algospace.features.params import FeatureParams
+from algospace.indicators.params import IndicatorParams
+from algospace.pipeline import stage
+from algospace.pipeline.config import load_params
+from algospace.synergy import Gate1Params
+
+RAW = Path("data/raw")
+MAIN = Path("data/prepared/main_training_data.parquet")
+RDE = Path("data/prepared/rde_training_data.h5")
+MRMS = Path("data/prepared/mrms_training_data.parquet")
+FITTED = Path("data/prepared/fitted.safetensors")
+MANIFEST = Path("data/prepared/manifest.json")
+METRICS = Path("metrics/prepare.json")
+
+
+def main() -> None:
+    """Read, check, compute, split, write."""
+    seed = load_params("seed", int)
+    data = load_params("data", DataParams)
+    indicators = load_params("indicators", IndicatorParams)
+    gate1 = load_params("gate1", Gate1Params)
+    features = load_params("features", FeatureParams)
+
+    contract = contracts.resolve(data.symbol, data.contract, data.calendar)
+    with stage.quality_log():
+        loaded = read(data, contract, seed)
+    bars = loaded.bars
+
+    codes = splits.split(bars, data)
+    scales = fitted.fit(bars, codes == splits.TRAIN, contract, indicators, seed)
+    features_table = table.build(bars, contract, indicators, gate1, scales.reference)
+    rows = windows.rows(features_table, scales)
+    main_table = outputs.main_table(features_table, codes, windows.complete(rows, features))
+    candidates = outputs.candidate_table(main_table)
+    outputs.require_candidates(candidates, gate1.min_train_events)
+
+    artefacts.write_parquet(MAIN, main_table)
+    regime = outputs.regime_rows(features_table, rows, codes, features.window_regime)
+    prepared.write_regime_rows(RDE, regime, {"window": features.window_regime, "stride": 1, "features": windows.REGIME})
+    artefacts.write_parquet(MRMS, candidates)
+    artefacts.write_tensors(FITTED, scales.tensors(), {})
+    dates = splits.boundaries(bars, codes)
+    artefacts.write_json(
+        MANIFEST, outputs.manifest([MAIN, RDE, MRMS, FITTED], main_table, loaded.source, contract, dates)
+    )
+    artefacts.write_json(METRICS, outputs.figures(main_table, loaded.quality, loaded.source))
+
+
+def read(data: DataParams, contract: Contract, seed: int) -> Loaded:
+    """Bars of the source that the params name, never of another."""
+    if data.source != "synthetic":
+        return sources.load(data, contract, RAW)
+    bars = synthetic.market(data.synthetic, contract, seed)
+    source = {"kind": "synthetic", "market": data.synthetic.market, "files": [], "rows": len(bars)}
+    return Loaded(bars, quality.score(bars, contract.calendar, sources.BAR_MINUTES), source, ())
+
+
+if __name__ == "__main__":
+    stage.run(main)

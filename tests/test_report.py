@@ -1,0 +1,334 @@
+"""The page: same bytes, self-contained, accessible, and never more confident than the evidence."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from algospace import performance, pictures, report
+
+ROOT = Path(__file__).resolve().parent.parent
+START = pd.Timestamp("2022-10-03 14:30", tz="UTC")
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+def made_up(sessions=20, trades=40, synthetic=True, title="A made-up market", seed=0):
+    """Build a report of random numbers: 78 bars a session, three decisions for every trade."""
+    generator = np.random.default_rng(seed)
+    times = [START + pd.Timedelta(days=d, minutes=5 * k) for d in range(sessions) for k in range(78)]
+    bars = pd.DataFrame({"close_utc": pd.to_datetime(times, utc=True)})
+    bars["close"] = 4800 + generator.normal(0, 2, len(bars)).cumsum()
+    chosen = np.sort(generator.permutation(len(bars))[: 3 * trades])
+    accepted = np.arange(3 * trades) % 3 == 0
+    net_r = np.where(accepted, generator.normal(0, 1, 3 * trades), np.nan)
+    decisions = pd.DataFrame(
+        {
+            "close_utc": bars["close_utc"].iloc[chosen].reset_index(drop=True),
+            "direction": np.where(np.arange(3 * trades) % 2, 1, -1),
+            "accepted": accepted,
+            "reasons": np.where(accepted, "", "daily trade limit"),
+            "price": bars["close"].to_numpy()[chosen],
+            "net_r": net_r,
+            "confidence": np.where(accepted, 0.5, np.nan),
+        }
+    )
+    regimes = pd.DataFrame(generator.normal(size=(len(bars), 8)), columns=[f"regime_{k}" for k in range(8)]).assign(
+        close_utc=bars["close_utc"]
+    )
+    r = net_r[accepted]
+    equity = np.concatenate([[50_000.0], 50_000 + 100 * r.cumsum()])
+    ends = pd.DatetimeIndex([START, *decisions["close_utc"][accepted]])
+    settings = {"periods_per_year": 252.0, "min_trades": 30, "draws": 200, "seed": 42}
+    flat = np.full(len(equity), 50_000.0)
+    none = np.array([])
+    return report.ReportData(
+        title=title,
+        source={
+            "kind": "synthetic" if synthetic else "csv",
+            "symbol": "MES",
+            "files": [],
+            "first": "2022-10-03",
+            "last": "2022-10-22",
+            "is_synthetic": synthetic,
+        },
+        bundle_id="ab" * 32,
+        summaries={
+            "policy": performance.summary(equity, r, 100 * r, **settings),
+            "flat": performance.summary(flat, none, none, **settings),
+        },
+        funnel={"bars": len(bars), "synergies": 3 * trades, "trades": trades},
+        refusals={"daily trade limit": 2 * trades} if trades else {},
+        equity={"policy": (ends, equity), "flat": (ends, flat)},
+        decisions=decisions,
+        bars=bars,
+        regimes=regimes.iloc[100:],
+        validation=[{"seed": 42, "mean net R": 0.0123, "note": None}],
+        limitations=["One symbol."],
+        test_uses="1 configuration was tried; these bars have judged 1 bundle.",
+    )
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text, and the tags that were left open or closed without opening."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.words, self.open, self.broken = [], [], [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.broken.append(tag)
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def html():
+    return report.render(made_up())
+
+
+CASES = {
+    "usual": {},
+    "real": {"synthetic": False},
+    "few trades": {"trades": 5},
+    "no trades": {"trades": 0},
+    "one session": {"sessions": 1, "trades": 2},
+    "no bars": {"sessions": 0, "trades": 0},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_page_is_well_formed_and_small(case):
+    html = report.render(made_up(**CASES[case]))
+    page = Page(html)
+    assert not page.broken
+    assert not page.open
+    assert not re.search(r"\b(nan|inf|None|NaT)\b", page.text)
+    assert not re.search(r"[-−]0\.00\s%", page.text)
+    assert len(html.encode()) < 1_500_000
+    identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_page_loads_nothing(html):
+    assert "http" not in html.lower()
+    assert "@import" not in html
+    assert "<script" not in html
+    targets = [
+        attributes[name]
+        for _, attributes in Page(html).tags
+        for name in ("src", "href", "xlink:href", "srcset", "action")
+        if name in attributes
+    ]
+    assert targets  # the heat map and the markers at least
+    assert all(target.startswith(("data:", "#")) for target in targets)
+    assert all(target.startswith("#") for target in re.findall(r"url\(['\"]?([^)]*)", html))
+
+
+def test_references_inside_the_page_exist(html):
+    known = set(re.findall(r'\bid="([^"]+)"', html))
+    used = set(re.findall(r'href="#([^"]+)"', html)) | set(re.findall(r"url\(#([^)]+)\)", html))
+    assert used
+    assert used <= known
+
+
+def test_every_picture_says_what_is_seen(html):
+    page = Page(html)
+    labels = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
+    assert len(labels) == 4
+    assert all(attributes["role"] == "img" for tag, attributes in page.tags if tag == "svg")
+    assert "policy" in labels[0]
+    assert "%" in labels[1]
+    assert "120 decisions: 40 accepted (20 long, 20 short" in labels[2]
+    assert "100 of 1,560 bars have no regime vector" in labels[3]
+
+
+def test_pictures_that_look_alike_share_no_identifier():
+    bars, identifiers = made_up().bars, []
+    for name in ("one", "other"):
+        with style.context(["default", pictures.STYLE]):
+            figure = Figure()
+            figure.subplots().plot([0, 1])
+            svg = pictures._picture(figure, name, "caption", [], bars, "").svg
+        identifiers.append(set(re.findall(r'\bid="([^"]+)"', svg)))
+    assert all(identifiers)
+    assert not identifiers[0] & identifiers[1]
+
+
+def test_colours_follow_the_page(html):
+    assert "prefers-color-scheme: dark" in html
+    drawings = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL))
+    drawings = re.sub(r'href="data:[^"]*"', "", drawings)
+    assert "var(--series-0)" in drawings
+    assert not re.search(r"(fill|stroke): #[0-9a-f]{6}", drawings)
+    declared = set(re.findall(r"(--[a-z0-9-]+):", html))
+    assert set(re.findall(r"var\((--[a-z0-9-]+)\)", html)) <= declared
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_synthetic_data_are_marked(synthetic):
+    page = Page(report.render(made_up(synthetic=synthetic)))
+    marks = page.text.count(report.WATERMARK)
+    assert marks == (5 if synthetic else 0)  # the ribbon and four pictures
+    assert ("says nothing about a real market" in page.text) == synthetic
+
+
+def test_verdict_comes_first(html):
+    text = Page(html).text
+    assert text.index("No evidence of an edge") < text.index("Figures on the test bars")
+    assert text.index("No evidence of an edge") < 400
+
+
+def test_what_others_named_is_escaped():
+    evil = "<script>alert('x')</script>"
+    data = made_up(title=evil)
+    times, equity = data.equity["flat"]
+    decisions = data.decisions.assign(reasons=evil)
+    data = dataclasses.replace(
+        data,
+        summaries={**data.summaries, evil: data.summaries["flat"]},
+        equity={**data.equity, evil: (times, equity)},
+        source={**data.source, "files": [evil], "symbol": evil},
+        refusals={evil: 1},
+        decisions=decisions,
+        limitations=[evil],
+        validation=[{evil: evil}],
+        test_uses=evil,
+    )
+    html = report.render(data)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 10
+
+
+def test_same_bytes_in_other_processes(html):
+    command = (
+        "import sys, test_report; from algospace import report;"
+        "sys.stdout.buffer.write(report.render(test_report.made_up()).encode())"
+    )
+    for hash_seed, zone in (("1", "UTC"), ("2", "Asia/Tokyo")):
+        environment = os.environ | {
+            "PYTHONHASHSEED": hash_seed,
+            "TZ": zone,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        }
+        other = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, check=True)
+        assert other.stdout == html.encode()
+
+
+def test_bytes_do_not_depend_on_the_users_style(html):
+    with style.context({"font.size": 30, "svg.fonttype": "path", "axes.ymargin": 0.4}):
+        assert report.render(made_up()) == html
+
+
+def figures(trades=100, mean=None, low=None, high=None, net_return=0.0):
+    return {
+        "trades": trades,
+        "min_trades": 30,
+        "mean_r": mean,
+        "mean_r_low": low,
+        "mean_r_high": high,
+        "net_return": net_return,
+    }
+
+
+@pytest.mark.parametrize(
+    ("summary", "headline", "words"),
+    [
+        (figures(0), "Too few events", "No trade was made; with fewer than 30 "),
+        (figures(1), "Too few events", "One trade was made"),
+        (figures(29, net_return=0.5), "Too few events", "29 trades were made"),
+        (figures(100, 0.2, -0.1, 0.5), "No evidence of an edge", "100 trades earned +0.200 R"),
+        (figures(100, 0.2, 0.0, 0.4), "No evidence of an edge", "+0.000 to +0.400), which includes zero"),
+        (figures(100, -0.2, -0.4, 0.0), "No evidence of an edge", "includes zero"),
+        (figures(1200, 0.2, 0.1, 0.3), "Evidence of a positive edge", "1,200 trades earned +0.200 R"),
+        (figures(100, -0.2, -0.3, -0.1), "Evidence of a loss", "−0.300 to −0.100), which lies below zero"),
+    ],
+)
+def test_verdict(summary, headline, words):
+    found = report.verdict(summary, {})
+    assert found[0] == headline
+    assert words in found[1]
+
+
+def test_verdict_of_too_few_events_names_no_mean():
+    _, sentence = report.verdict(figures(12, net_return=0.03), {"flat": figures(0)})
+    assert " R " not in sentence
+    assert "Net return +3.00\u00a0%, against +0.00\u00a0% for “flat”." in sentence
+
+
+@pytest.mark.parametrize(
+    ("baseline", "relation"),
+    [
+        (figures(200, 0.0, -0.05, 0.05), "above that of “random”"),
+        (figures(200, 0.15, 0.05, 0.25), "not distinguishable from that of “random”"),
+        (figures(200, 0.9, 0.8, 1.0), "below that of “random”"),
+    ],
+)
+def test_verdict_compares_with_baselines_by_their_intervals(baseline, relation):
+    _, sentence = report.verdict(figures(100, 0.2, 0.1, 0.3), {"flat": figures(0), "random": baseline})
+    assert relation in sentence
+    assert "of “flat”" not in sentence  # nothing to compare with: it made no trade
+
+
+def test_thinned_lines_keep_ends_and_extremes():
+    values = np.random.default_rng(0).normal(size=50_000)
+    values[31_000], values[31_001] = 50.0, -50.0
+    kept = pictures.thinned(values, 2000)
+    assert len(kept) <= 2000
+    assert {0, 31_000, 31_001, 49_999} <= set(kept)
+    assert (np.diff(kept) > 0).all()
+    assert list(pictures.thinned(values[:7], 7)) == list(range(7))
+
+
+def test_regimes_are_drawn_as_known_at_the_close():
+    """A vector stamped after a bar's close must not show on that bar; one stamped at the close must."""
+    bars = pd.DataFrame({"close_utc": [10, 20, 30], "close": [1.0, 1.0, 1.0]})
+    late = pd.DataFrame({"close_utc": [21], "regime_0": [1.0]})
+    caption = pictures.regimes(late, bars, "").caption
+    assert "2 of 3 bars have no regime vector" in caption
+    caption = pictures.regimes(late.assign(close_utc=20), bars, "").caption
+    assert "1 of 3 bars have no regime vector" in caption
+
+
+def test_dates_of_integer_and_datetime_stamps_agree():
+    times = pd.to_datetime(["2022-10-03 23:59:59", "2022-10-04 00:00:00"], utc=True)
+    nanos = pictures.nanoseconds(times)
+    assert (pictures.nanoseconds(nanos) == nanos).all()
+    assert [pictures.day_of(time) for time in nanos] == ["2022-10-03", "2022-10-04"]
+
+
+def test_figures_beyond_the_known_ones_are_shown():
+    data = made_up()
+    policy = {**data.summaries["policy"], "cost_share": 0.3125}
+    page = Page(report.render(dataclasses.replace(data, summaries={**data.summaries, "policy": policy})))
+    assert "Cost share 0.3125 –" in page.text
+
+
+def test_a_long_test_period_stays_small():
+    data = made_up(sessions=500, trades=3000)
+    assert len(report.render(data).encode()) < 1_500_000
