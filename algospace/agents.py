@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical
 from torch.nn import functional as F
 
 from algospace import nets
@@ -31,6 +30,7 @@ class Trunk(nn.Module):
         self.norm = nn.LayerNorm(channels[-1])
 
     def forward(self, x: Tensor, masks: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Pool one agent's window; ``masks`` (batch, channels) drop whole channels after the first convolutions."""
         h = x.transpose(1, 2)
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             h = F.relu(norm(conv(h)))
@@ -105,16 +105,18 @@ class Team(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(width + n_context, head_dim) for _ in AGENTS)
         self.hidden_norm = nn.ModuleList(nn.LayerNorm(head_dim) for _ in AGENTS)
         self.out = nn.ModuleList(nn.Linear(head_dim, outputs + (2 if a == AGENTS[-1] else 0)) for a in AGENTS)
-        for layer in self.out:
-            nn.init.orthogonal_(layer.weight, 0.01)
-            nn.init.zeros_(layer.bias)
+        for head in self.out.parameters():
+            if head.ndim > 1:
+                nn.init.orthogonal_(head, 0.01)
+            else:
+                nn.init.zeros_(head)
         self.mask_sizes = [channels[0], channels[1], head_dim] * len(AGENTS)
 
     def forward(self, observation: Observation, seeds: Tensor | None) -> TeamOutput:
         """One pass; ``seeds`` int64 (batch,) draw the dropout masks, None leaves dropout out."""
         masks = None
         if seeds is not None:
-            masks = nets.dropout_masks(seeds, sum(self.mask_sizes), self.p).split(self.mask_sizes, dim=1)
+            masks = torch.split(nets.dropout_masks(seeds, sum(self.mask_sizes), self.p), self.mask_sizes, dim=1)
         states = []
         for i, name in enumerate(AGENTS):
             h = self.trunks[name](observation[name], None if masks is None else (masks[3 * i], masks[3 * i + 1]))
@@ -128,7 +130,7 @@ class Team(nn.Module):
             h = F.relu(self.hidden_norm[i](self.hidden[i](torch.cat([shared[:, i], context], dim=1))))
             outputs.append(self.out[i](h if masks is None else h * masks[3 * i + 2]))
         stacked = torch.stack([o[:, : 5 + DELAYS] for o in outputs], dim=1)
-        action, timing, confidence = stacked.split([3, DELAYS, 2], dim=-1)
+        action, timing, confidence = torch.split(stacked, [3, DELAYS, 2], dim=-1)
         return TeamOutput(action, timing, confidence, outputs[-1][:, 5 + DELAYS :], shared)
 
 
@@ -148,6 +150,7 @@ class Critic(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, output: TeamOutput, observation: Observation) -> Tensor:
+        """Value of each row, (batch,)."""
         x = torch.cat([output.states.detach().flatten(1), observation["context"], observation["account"]], dim=1)
         value: Tensor = self.layers(x)[:, 0]
         return value
@@ -168,10 +171,13 @@ def log_prob_entropy(output: TeamOutput, actions: Tensor) -> tuple[Tensor, Tenso
 
     The delay is part of an action only where the vote is not to pass: log p(vote) + [vote != pass] log p(delay).
     """
-    vote, delay = Categorical(logits=output.action), Categorical(logits=output.timing)
-    trades = (actions[..., 0] != PASS).to(output.action.dtype)
-    log_prob = vote.log_prob(actions[..., 0]) + trades * delay.log_prob(actions[..., 1])
-    entropy = vote.entropy() + (1 - vote.probs[..., PASS]) * delay.entropy()
+    vote, delay = F.log_softmax(output.action, -1), F.log_softmax(output.timing, -1)
+    trades = (actions[..., 0] != PASS).to(vote.dtype)
+    chosen = (table.gather(-1, actions[..., i : i + 1])[..., 0] for i, table in enumerate((vote, delay)))
+    vote_log_prob, delay_log_prob = chosen
+    log_prob = vote_log_prob + trades * delay_log_prob
+    vote_entropy, delay_entropy = (-(table.exp() * table).sum(-1) for table in (vote, delay))
+    entropy = vote_entropy + (1 - vote[..., PASS].exp()) * delay_entropy
     return log_prob, entropy
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from algospace import agents, training
-from algospace.env import Observation, Step
+from algospace.env import AGENTS, Observation, Step
 from algospace.errors import InputError
 from algospace.params import Params
 
@@ -43,12 +43,29 @@ class Env(Protocol):
     num_envs: int
     device: str
 
-    def observe(self) -> Observation: ...
-    def expand(self, observation: Observation) -> Observation: ...
-    def targets(self, observation: Observation) -> Tensor: ...
-    def step(self, actions: Tensor) -> Step: ...
-    def state(self) -> dict[str, Any]: ...
-    def restore(self, state: dict[str, Any]) -> None: ...
+    def observe(self) -> Observation:
+        """Give what a rollout stores of the present moment, rows of ``num_envs``."""
+        ...
+
+    def expand(self, observation: Observation) -> Observation:
+        """Turn stored rows into what the agents see."""
+        ...
+
+    def targets(self, observation: Observation) -> Tensor:
+        """Give the auxiliary targets (rows, 2) of stored rows."""
+        ...
+
+    def step(self, actions: Tensor) -> Step:
+        """Apply actions (num_envs, agents, 2); episodes that end begin anew."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Give what `restore` needs to go on with the same bits."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        ...
 
 
 class Rollout(NamedTuple):
@@ -101,6 +118,9 @@ def ppo_loss(
     return loss, diagnostics
 
 
+STORED = ("seeds", "actions", "log_probs", "values")
+
+
 class Trained(NamedTuple):
     """What training leaves beside the team, which it changes in place."""
 
@@ -127,7 +147,7 @@ def train(
     device = env.device
     n_context = team.config["n_context"]
     width = team.config["channels"][-1]
-    critic = agents.Critic(len(agents.AGENTS), width, n_context, critic_dim).to(device)
+    critic = agents.Critic(len(AGENTS), width, n_context, critic_dim).to(device)
     parameters = [*team.parameters(), *critic.parameters()]
     optimizer = torch.optim.Adam(parameters, params.learning_rate, eps=1e-5)
     generator = torch.Generator(device).manual_seed(seed)
@@ -184,20 +204,25 @@ def collect(env: Env, team: agents.Team, critic: agents.Critic, num_steps: int, 
         step = env.step(actions)
         columns.append((observation, seeds, actions, log_probs, critic(output, seen), step))
         observation = step.observation
-    observations, seeds, actions, log_probs, values, steps = zip(*columns, strict=True)
     seen = env.expand(observation)
     last = critic(team(seen, draw_seeds()), seen)
-    next_values = torch.stack([*values[1:], last])
-    ended = torch.stack([step.terminated | step.truncated for step in steps])
+    steps = [row[-1] for row in columns]
+    stored = {name: torch.stack([row[i] for row in columns]) for i, name in enumerate(STORED, start=1)}
+    next_values = torch.cat([stored["values"][1:], last[None]])
+    terminated, truncated = (torch.stack([getattr(s, name) for s in steps]) for name in ("terminated", "truncated"))
+    ended = terminated | truncated
     # Where an episode ended, the next row is another episode's: value the state that the step led to instead.
     for t in ended.any(dim=1).nonzero()[:, 0].tolist():
         final = env.expand({key: value[ended[t]] for key, value in steps[t].final.items()})
-        next_values[t, ended[t]] = critic(team(final, seeds[t][ended[t]]), final)
+        next_values[t, ended[t]] = critic(team(final, stored["seeds"][t, ended[t]]), final)
     return Rollout(
-        {key: torch.stack([o[key] for o in observations]) for key in observation},
-        *(torch.stack(column) for column in (seeds, actions, log_probs, values)),
-        *(torch.stack([getattr(s, k) for s in steps]) for k in ("reward", "discount", "terminated", "truncated")),
-        next_values,
+        observation={key: torch.stack([row[0][key] for row in columns]) for key in observation},
+        **stored,
+        rewards=torch.stack([s.reward for s in steps]),
+        discounts=torch.stack([s.discount for s in steps]),
+        terminated=terminated,
+        truncated=truncated,
+        next_values=next_values,
     )
 
 
@@ -242,7 +267,7 @@ def optimise(
             if not torch.isfinite(loss):
                 raise InputError(f"marl: expected a finite loss, found {loss.item()}")
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(parameters, params.max_grad_norm)
             optimizer.step()
             rows.append(

@@ -70,8 +70,8 @@ class Bars(NamedTuple):
         data_ends = np.zeros(len(session), dtype=bool)
         if len(session) and bars["close_utc"].iloc[-1] < bars["session_close_utc"].iloc[-1]:
             data_ends = session_end == len(session) - 1
-        prices = (bars[name].to_numpy(np.float64) for name in ("open", "high", "low", "close"))
-        return cls(*prices, ~bars["is_synthetic"].to_numpy(bool), session_end, data_ends)
+        o, h, l, c = (bars[name].to_numpy(np.float64) for name in ("open", "high", "low", "close"))
+        return cls(o, h, l, c, ~bars["is_synthetic"].to_numpy(bool), session_end, data_ends)
 
 
 class Costs(NamedTuple):
@@ -149,7 +149,7 @@ def bracket(
 
 
 @numba.njit(cache=True)
-def _bracket(
+def _bracket(  # type: ignore[no-untyped-def]
     open_, high, low, close, tradable, session_end, data_ends, rows, side, stop, target, delay, slippage, commission,
     max_bars,
 ):  # fmt: skip

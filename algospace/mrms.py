@@ -122,7 +122,15 @@ def outcome_table(
 class RiskNet(nn.Module):
     """Three sub-agents on one state: position (0..max units), stop and target distributions over their grids."""
 
-    def __init__(self, n_context: int, hidden_dim: int, n_units: int, stops: list[float], rewards: list[float], dropout: float) -> None:  # fmt: skip
+    def __init__(
+        self,
+        n_context: int,
+        hidden_dim: int,
+        n_units: int,
+        stops: list[float],
+        rewards: list[float],
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         half = hidden_dim // 2
@@ -220,10 +228,12 @@ def fit(
 
     def loss(chosen: Tensor, epoch: int) -> Tensor:
         event, side = chosen // 2, chosen % 2
-        return risk_loss(*model(x[event, side]), r[event, side], stops, rewards, params)[0]
+        units, stop, target = model(x[event, side])
+        return risk_loss(units, stop, target, r[event, side], stops, rewards, params)[0]
 
     def validate() -> dict[str, float]:
-        value, sortino = risk_loss(*model(x_val), r_val, stops, rewards, params)
+        units, stop, target = model(x_val)
+        value, sortino = risk_loss(units, stop, target, r_val, stops, rewards, params)
         return {"loss": value.item(), "sortino": sortino.item()}
 
     run = params.optimizer.model_copy(update={"batch_size": batch})
@@ -281,7 +291,8 @@ def figures(
         "best_train_stop_atr": params.stop_grid[best[0]],
         "best_train_reward_risk": params.reward_risk_grid[best[1]],
     }
-    for name, r in (("proposed", own), ("plain", net_r[:, :, *plain]), ("best_train", net_r[:, :, *best])):
+    cells = {"proposed": own, "plain": net_r[:, :, plain[0], plain[1]], "best_train": net_r[:, :, best[0], best[1]]}
+    for name, r in cells.items():
         flat = r.astype(np.float64).ravel()
         downside = float(np.sqrt(np.mean(np.minimum(flat, 0.0) ** 2)))
         result |= {

@@ -1,6 +1,7 @@
 """Blocks shared by two models or more."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def sinusoidal_positions(length: int, d_model: int) -> Tensor:
 def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
     """Linear layers with ReLU and dropout between them; the last is linear."""
     layers: list[nn.Module] = []
-    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         layers.append(nn.Linear(n_in, n_out))
         if i < len(sizes) - 2:
             layers += [nn.ReLU(), nn.Dropout(dropout)]

@@ -75,7 +75,7 @@ class RegimeVAE(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, window, features) -> mean and log variance, each (batch, latent_dim)."""
-        tokens = x.reshape(len(x), len(self.positions), -1)
+        tokens = x.reshape(len(x), self.queries.shape[0], -1)
         h = self.dropout(self.project(tokens) + self.positions)
         c = self.head(self.pool(self.encoder(h)))
         return self.mu(c), self.logvar(c)
@@ -102,8 +102,9 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
 
 
 def elbo_loss(x: Tensor, reconstruction: Tensor, mu: Tensor, logvar: Tensor, beta: float, free_bits: float) -> Tensor:
-    """Mean squared error per element plus beta times the KL summed over the latent, each dimension's mean at least
-    `free_bits` nats (Kingma et al. 2016).
+    """Mean squared error per element plus beta times the KL summed over the latent.
+
+    A latent dimension's mean KL counts as at least ``free_bits`` nats (Kingma et al. 2016).
     """
     kl = kl_divergence(mu, logvar).mean(dim=0).clamp(min=free_bits).sum()
     return F.mse_loss(reconstruction, x) + beta * kl

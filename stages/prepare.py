@@ -1,6 +1,7 @@
 """Stage 1 of 5: raw bars -> checked bars, causal features, chronological splits."""
 
 from pathlib import Path
+from typing import Any
 
 from algospace import artefacts, synthetic
 from algospace.data import contracts, quality, sources, splits
@@ -61,7 +62,7 @@ def read(data: DataParams, contract: Contract, seed: int) -> Loaded:
     if data.source != "synthetic":
         return sources.load(data, contract, RAW)
     bars = synthetic.market(data.synthetic, contract, seed)
-    source = {"kind": "synthetic", "market": data.synthetic.market, "files": [], "rows": len(bars)}
+    source: dict[str, Any] = {"kind": "synthetic", "market": data.synthetic.market, "files": [], "rows": len(bars)}
     return Loaded(bars, quality.score(bars, contract.calendar, sources.BAR_MINUTES), source, ())
 
 

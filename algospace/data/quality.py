@@ -53,7 +53,7 @@ def bad_prices(rows: pd.DataFrame) -> Mask:
 
 def bad_range(rows: pd.DataFrame) -> Mask:
     """Mark rows whose open or close lies outside [low, high], or whose high is below the low."""
-    o, h, l, c = (rows[name].to_numpy(np.float64) for name in PRICES)  # noqa: E741
+    o, h, l, c = (rows[name].to_numpy(np.float64) for name in PRICES)
     return np.asarray((h < l) | (h < np.maximum(o, c)) | (l > np.minimum(o, c)))
 
 

@@ -24,7 +24,8 @@ class Scale(NamedTuple):
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Scale rows (n, features) to float32; NaN stays NaN."""
-        return np.clip((rows - self.center) / self.scale, -CLIP, CLIP).astype(np.float32)
+        scaled: np.ndarray = np.clip((rows - self.center) / self.scale, -CLIP, CLIP).astype(np.float32)
+        return scaled
 
     @classmethod
     def fit(cls, rows: np.ndarray, center: np.ndarray | None = None) -> "Scale":
@@ -75,7 +76,8 @@ def tactical_rows(m5: pd.DataFrame) -> np.ndarray:
 
 def mmd_rows(m30: pd.DataFrame) -> np.ndarray:
     """The regime rows (n, 12), unscaled."""
-    return m30[[f"mmd_{i}" for i in range(12)]].to_numpy()
+    found: np.ndarray = m30[[f"mmd_{i}" for i in range(12)]].to_numpy()
+    return found
 
 
 def fit(bars: pd.DataFrame, train: np.ndarray, contract: Contract, params: IndicatorParams, seed: int) -> Fitted:
@@ -95,8 +97,8 @@ def fit(bars: pd.DataFrame, train: np.ndarray, contract: Contract, params: Indic
     path = table.m30_path(m30)
     reference = mmd.fit(path, np.ones(len(m30), dtype=bool), params.mmd, seed)
     m30 = table.add_mmd(m30, path, reference, params)
-    prices = [bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume")]
-    m5 = bars.assign(**technical.tactical(*prices, params.volume_window, params.momentum_bars))
+    o, h, l, c, v = (bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume"))
+    m5 = bars.assign(**technical.tactical(o, h, l, c, v, params.volume_window, params.momentum_bars))
     tactical = tactical_rows(m5)
     # Directional features keep their neutral value at zero, so that a mirrored market is the mirrored feature.
     neutral = np.where(np.isin(table.TACTICAL, ("adx_14", "volume_ratio")), np.nanmedian(tactical, axis=0), 0.0)

@@ -76,7 +76,8 @@ def regime_vectors_at(m5_or_events: pd.DataFrame, vectors: pd.DataFrame) -> np.n
     missing = np.flatnonzero(found.isna().any(axis=1).to_numpy())
     if len(missing):
         raise InputError(f"regime vectors: expected one for {found.index[missing[0]]}, found none")
-    return found.to_numpy(np.float32)
+    vectors_at: np.ndarray = found.to_numpy(np.float32)
+    return vectors_at
 
 
 def gather(table: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:

@@ -53,8 +53,8 @@ def m30_table(bars: pd.DataFrame, contract: Contract, params: IndicatorParams) -
     m30["mlmi_value"] = mlmi.mlmi(ha.close, c, params.mlmi)
     m30["nwrqk_value"] = nwrqk.nwrqk(ha.close, params.nwrqk)
     m30["nwrqk_slope_bp"], m30["nwrqk_slope"] = nwrqk.slope(m30["nwrqk_value"].to_numpy(), params.nwrqk.slope_window)
-    profile = (ha.high, ha.low, ha.close) if params.lvn.heiken_ashi else (h, l, c)
-    nodes = lvn.lvn(*profile, c, v, session, synthetic, contract.tick * params.lvn.bin_ticks, params.lvn)
+    top, bottom, last = (ha.high, ha.low, ha.close) if params.lvn.heiken_ashi else (h, l, c)
+    nodes = lvn.lvn(top, bottom, last, c, v, session, synthetic, contract.tick * params.lvn.bin_ticks, params.lvn)
     return m30.assign(**{f"lvn_{name}": values for name, values in nodes._asdict().items()})
 
 
@@ -119,7 +119,9 @@ def _add_gate1(m5: pd.DataFrame, params: Gate1Params) -> pd.DataFrame:
         np.clip(m5["m30_nwrqk_slope"].fillna(0.0).abs() / 2, 0, 1).to_numpy(),
         np.clip((m5["fvg_mitigation_size"] / m5["close"]).fillna(0.0) / params.fvg_strength_size, 0, 1).to_numpy(),
     ]
-    gate = synergy.detect(*events, *strengths, m5["session_id"].to_numpy(), params)
+    gate = synergy.detect(
+        events[0], events[1], events[2], strengths[0], strengths[1], strengths[2], m5["session_id"].to_numpy(), params
+    )
     columns = dict(zip(SIGNALS, events, strict=True))
     columns |= dict(zip(("strength_mlmi_now", "strength_nwrqk_now", "strength_fvg_now"), strengths, strict=True))
     for name, values in gate._asdict().items():

@@ -105,6 +105,8 @@ def tactical_rows(m5: pd.DataFrame) -> np.ndarray:
 
 def complete(rows: Rows, params: FeatureParams) -> np.ndarray:
     """Bool (n5,): every window that ends at the row is whole and finite."""
+    if not len(rows.structure):
+        return np.zeros(len(rows.m30_row), dtype=bool)
     m30_run = np.minimum(finite_run(rows.structure) - params.window_30m, finite_run(rows.regime) - params.window_regime)
     structure_run = finite_run(rows.structure)
     safe = np.maximum(rows.m30_row, 0)
@@ -112,7 +114,8 @@ def complete(rows: Rows, params: FeatureParams) -> np.ndarray:
     step_ready = (rows.m30_row >= 0) & (structure_run[safe] > 0) & np.isfinite(rows.tactical).all(axis=1)
     steps = _run_length(step_ready)
     side = np.isfinite(rows.side).all(axis=1)
-    return m30_ready & side & (steps >= max(params.window_arbitrage, params.window_5m))
+    whole: np.ndarray = m30_ready & side & (steps >= max(params.window_arbitrage, params.window_5m))
+    return whole
 
 
 def finite_run(values: np.ndarray) -> np.ndarray:
@@ -123,7 +126,8 @@ def finite_run(values: np.ndarray) -> np.ndarray:
 def _run_length(flags: np.ndarray) -> np.ndarray:
     """How many true values in a row end at each position."""
     position = np.arange(1, len(flags) + 1)
-    return position - np.maximum.accumulate(np.where(flags, 0, position))
+    run: np.ndarray = position - np.maximum.accumulate(np.where(flags, 0, position))
+    return run
 
 
 def gate1_code(m5: pd.DataFrame, ends: np.ndarray, direction: np.ndarray, params: Gate1Params) -> np.ndarray:

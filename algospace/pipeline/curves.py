@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dvclive import Live
+from dvclive.live import Live
 
 
 def write_curves(directory: Path, history: Sequence[Mapping[str, float]]) -> None:

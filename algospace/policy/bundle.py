@@ -43,7 +43,7 @@ def write(directory: Path, policy: Policy, provenance: dict[str, Any]) -> str:
     ``provenance`` is JSON that a reader of the bundle needs to trust it: the data's source, the hashes of the inputs
     and of the lock, the split dates, validation metrics.
     """
-    models = {"rde": policy.rde, "mrms": policy.mrms, "marl": policy.team}
+    models: dict[str, Any] = {"rde": policy.rde, "mrms": policy.mrms, "marl": policy.team}
     contents = {"fitted.safetensors": artefacts.tensor_bytes(policy.fitted.tensors(), {})}
     for name, model in models.items():
         contents[f"{name}.safetensors"] = artefacts.tensor_bytes(nets.arrays(model), model.config)

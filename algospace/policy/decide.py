@@ -127,9 +127,11 @@ def replay(
         record = _event_record(settings.contract, event, direction)
         records.append(record)
         if not whole[k]:
-            return _refuse(record, ["gate1: windows not whole yet"])
+            _refuse(record, ["gate1: windows not whole yet"])
+            return None
         if is_open:
-            return _refuse(record, ["account: a trade is open"])
+            _refuse(record, ["account: a trade is open"])
+            return None
         i = number[k]
         single = mrms.Proposal(*(part[i : i + 1] for part in proposal))
         context = np.concatenate(
@@ -165,7 +167,8 @@ def replay(
             "consensus": _consensus_record(result, probability, break_even),
         }
         if reasons:
-            return _refuse(record, reasons)
+            _refuse(record, reasons)
+            return None
         record |= {"decision": "trade", "reasons": [], "units": size, "delay_bars": result.delay}
         return Order(direction, stop, reward_risk, size, result.delay)
 

@@ -46,8 +46,8 @@ def new_team(params: MARLParams, n_context: int, seed: int) -> agents.Team:
     torch.manual_seed(seed)
     sizes = {"structure": len(windows.STRUCTURE), "tactical": len(windows.TACTICAL)}
     return agents.Team(
-        n_context + market.ACCOUNT_FEATURES, params.channels, params.stride, params.n_heads, params.message_dim, params.head_dim,
-        params.dropout, sizes | {"arbitrageur": sum(sizes.values())}, len(TACTICAL),
+        n_context + market.ACCOUNT_FEATURES, params.channels, params.stride, params.n_heads, params.message_dim,
+        params.head_dim, params.dropout, sizes | {"arbitrageur": sum(sizes.values())}, len(TACTICAL),
     )  # fmt: skip
 
 

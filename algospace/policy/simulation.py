@@ -59,10 +59,9 @@ def simulate(
         order = choose(k, account, pending is not None)
         if order is None or pending is not None:
             continue
-        outcome = market.bracket(
-            view, *(np.array([x]) for x in (row, order.side, order.stop, order.reward_risk, order.delay)),
-            costs, params.max_bars,
-        )  # fmt: skip
+        given = (row, order.side, order.stop, order.reward_risk, order.delay)
+        at, side, stop, reward_risk, delay = (np.array([x]) for x in given)
+        outcome = market.bracket(view, at, side, stop, reward_risk, delay, costs, params.max_bars)
         entry, end = int(outcome.entry_row[0]), int(outcome.exit_row[0])
         if entry < 0:
             continue

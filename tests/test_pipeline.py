@@ -1,0 +1,167 @@
+"""The whole pipeline, small: same bytes every time, after a kill too; a change reruns what depends on it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SMALL = {
+    "data.synthetic.sessions": 60,
+    "data.train_fraction": 0.5,
+    "data.validation_fraction": 0.3,
+    "gate1.min_train_events": 100,
+    "rde.patch": 12,
+    "rde.d_model": 8,
+    "rde.d_ff": 8,
+    "rde.optimizer.batch_size": 32,
+    "rde.optimizer.samples_per_epoch": 1280,
+    "rde.optimizer.epochs": 10,
+    "mrms.optimizer.epochs": 3,
+    "mrms.optimizer.samples_per_epoch": 2048,
+    "marl.channels": [4, 4, 4],
+    "marl.n_heads": 1,
+    "marl.message_dim": 4,
+    "marl.head_dim": 8,
+    "marl.critic_dim": 8,
+    "marl.ppo.num_envs": 16,
+    "marl.ppo.num_steps": 8,
+    "marl.ppo.total_timesteps": 2560,
+    "export.bootstrap_draws": 100,
+}
+
+
+def set_params(folder: Path, values: dict) -> None:
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for key, value in values.items():
+        *parents, leaf = key.split(".")
+        section = params
+        for parent in parents:
+            section = section[parent]
+        assert leaf in section, key
+        section[leaf] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def workspace(folder: Path) -> Path:
+    """A copy of the project (with its compiled kernels), small params and a DVC repository of its own."""
+    folder.mkdir()
+    for name in ("algospace", "stages"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "data/raw").mkdir(parents=True)
+    shutil.copy(ROOT / "data/raw/README.md", folder / "data/raw")
+    set_params(folder, SMALL)
+    dvc(folder, "init", "--no-scm", "--quiet")
+    dvc(folder, "config", "core.analytics", "false")
+    return folder
+
+
+def environment() -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("DVC", "ALGOSPACE", "PYTEST"))}
+    return clean | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["dvc", *arguments], cwd=folder, env=environment(), capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def lock(folder: Path) -> bytes:
+    return (folder / "dvc.lock").read_bytes()
+
+
+def stages_run(output: str) -> list[str]:
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A workspace in which the pipeline ran undisturbed."""
+    folder = workspace(tmp_path_factory.mktemp("pipeline") / "undisturbed")
+    assert stages_run(dvc(folder, "repro")) == ["prepare", "rde", "mrms", "marl", "export"]
+    return folder
+
+
+def test_a_finished_pipeline_is_up_to_date_and_leaves_no_training_state(finished):
+    assert stages_run(dvc(finished, "repro")) == []
+    assert not [path for path in (finished / ".ckpt").glob("*/*") if path.is_dir()]
+
+
+def test_the_bundle_was_loaded_back_and_agrees_with_prepare(finished):
+    figures = yaml.safe_load((finished / "metrics/export.json").read_text())
+    assert figures["feature_parity"] is True
+    assert figures["funnel"]["synergies"] > 0
+    assert "SYNTHETIC DATA" in (finished / "reports/report.html").read_text(encoding="utf-8")
+
+
+def test_force_gives_the_same_lock(finished):
+    before = lock(finished)
+    assert len(stages_run(dvc(finished, "repro", "--force"))) == 5
+    assert lock(finished) == before
+
+
+def kill_in(folder: Path, stage: str) -> None:
+    """Start ``dvc repro`` and kill its whole process group once the stage has saved a training state."""
+    process = subprocess.Popen(
+        ["dvc", "repro"], cwd=folder, env=environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not list((folder / ".ckpt" / stage).glob("*/last.safetensors")):
+        assert process.poll() is None, f"the pipeline ended before {stage} saved a state"
+        assert time.monotonic() < deadline, f"{stage} saved no state"
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(2)  # until the dead holders of DVC's lock are reaped
+
+
+def test_killed_in_rde_and_in_marl_it_ends_with_the_same_bytes(finished, tmp_path):
+    folder = workspace(tmp_path / "killed")
+    kill_in(folder, "rde")
+    kill_in(folder, "marl")
+    states = [path.parent.parent.name for path in (folder / ".ckpt").glob("*/*/last.safetensors")]
+    assert states == ["marl"]
+    dvc(folder, "repro")
+    assert lock(folder) == lock(finished)
+
+
+def test_a_risk_parameter_reruns_risk_and_what_follows(finished, tmp_path):
+    folder = tmp_path / "changed"
+    shutil.copytree(finished, folder, symlinks=True)
+    set_params(folder, {"mrms.optimizer.learning_rate": 0.002})
+    assert stages_run(dvc(folder, "repro")) == ["mrms", "marl", "export"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data.symbol", "XX", "data.symbol"),
+        ("rde.patch", "four", 'rde.patch: expected a valid integer, found "four"'),
+        ("data.synthetic.sessions", 20, "data.min_sessions: expected at least 40 trading days, found 20"),
+        ("gate1.min_train_events", 10**6, "gate1.min_train_events: expected at least 1000000 candidates"),
+    ],
+)
+def test_bad_params_end_in_one_line_and_exit_code_2(tmp_path, key, value, message):
+    folder = workspace(tmp_path / "bad")
+    set_params(folder, {key: value})
+    stage = "rde" if key.startswith("rde") else "prepare"
+    done = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment(), capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert message in line
+    assert not list((folder / "data").glob("prepared/*"))
