@@ -25,7 +25,7 @@ setup-dev: setup
 repro: setup     ## the pipeline, from raw bars to the exported policy and its report
 	@algospace params
 	@dvc repro
-	@dvc metrics show
+	@algospace metrics
 	@echo "report: reports/report.html"
 
 test: setup-dev check  ## lint, types, tests

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from algospace import __version__
@@ -34,6 +35,9 @@ def _parser() -> argparse.ArgumentParser:
 
     params = commands.add_parser("params", help="validate every section of params.yaml")
     params.set_defaults(run=_params)
+
+    metrics = commands.add_parser("metrics", help="the metrics of the last run, a line each")
+    metrics.set_defaults(run=_metrics)
 
     profile = commands.add_parser("profile", help="write a profile's values into params.yaml (default, full, prd)")
     profile.add_argument("name", metavar="NAME")
@@ -74,6 +78,22 @@ def _params(arguments: argparse.Namespace) -> None:
     print("params.yaml: every section is valid")
 
 
+def _metrics(arguments: argparse.Namespace) -> None:
+    from algospace import artefacts
+
+    def lines(name: str, value: object) -> Iterator[str]:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from lines(f"{name}.{key}" if name else key, item)
+        else:
+            yield f"  {name:<48} {'-' if value is None else value}"
+
+    found = {path.stem: artefacts.read_json(path) for path in sorted(Path("metrics").glob("*.json"))}
+    for stage in sorted(found, key=("prepare", "rde", "mrms", "marl", "export").index):
+        print(f"{stage} (test bars: not for selection)" if stage == "export" else stage)
+        print("\n".join(lines("", found[stage])))
+
+
 def _profile(arguments: argparse.Namespace) -> None:
     from algospace.pipeline.config import switch_profile
 
@@ -93,6 +113,7 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 def _decide(arguments: argparse.Namespace) -> None:
     import pandas as pd
+    import torch
 
     from algospace.data import sources
     from algospace.policy import bundle
@@ -100,6 +121,7 @@ def _decide(arguments: argparse.Namespace) -> None:
 
     start = _utc(arguments.start)
     policy, _ = bundle.load(arguments.bundle)
+    torch.set_num_threads(policy.settings.threads)
     path = arguments.bars
     kind = "parquet" if path.suffix == ".parquet" else "csv"
     reading = policy.settings.data.model_copy(update={"source": kind, "files": [path.name]})

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from algospace import nets
 from algospace.errors import InputError
 from algospace.params import Params
 
@@ -80,12 +81,12 @@ def fit(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["rng"])
+        nets.set_rng_state(state["rng"])
 
     def snapshot() -> dict[str, Any]:
         return state | {
             "model": weights(model), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
-            "rng": torch.get_rng_state(),
+            "rng": nets.rng_state(),
         }  # fmt: skip
 
     progress = tqdm(total=params.epochs, desc=name, unit="epoch", initial=state["epoch"], disable=None)

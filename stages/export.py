@@ -50,6 +50,7 @@ def main() -> None:
         load_params("market", market.MarketParams),
         load_params("marl", consensus.MARLParams).gate2,
         seed,
+        runtime.threads,
     )
     stage.make_deterministic(runtime, seed)
 

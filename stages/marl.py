@@ -46,6 +46,7 @@ def main() -> None:
         load_params("market", market.MarketParams),
         params.gate2,
         seed,
+        runtime.threads,
     )
     stage.make_deterministic(runtime, seed)
 

@@ -269,7 +269,7 @@ def test_short_is_long_in_a_mirror(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_costs_separate_net_from_gross(seed):
     bars, brackets = Bars.of(random_table(seed)), random_brackets(seed)
-    rows, side, stop, *_ = brackets
+    _, side, stop, *_ = brackets
     free = Costs.of(MES, 0.0)
     gross = market.bracket(bars, *brackets, free, 9)
     filled = gross.entry_row >= 0

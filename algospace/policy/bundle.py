@@ -53,6 +53,7 @@ def write(directory: Path, policy: Policy, provenance: dict[str, Any]) -> str:
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         "settings": {name: settings[name].model_dump(mode="json") for name in _MODELS},
         "seed": policy.settings.seed,
+        "threads": policy.settings.threads,
         "calibration": policy.calibration._asdict(),
         "provenance": provenance,
     }
@@ -116,7 +117,7 @@ def load(directory: Path) -> tuple[Policy, dict[str, Any]]:
             name: artefacts.read_tensors(directory / name) for name in TENSORS
         }
         policy = Policy(
-            Settings(**settings, seed=manifest["seed"]),
+            Settings(**settings, seed=manifest["seed"], threads=manifest["threads"]),
             Fitted.from_tensors(tensors["fitted.safetensors"][0]),
             rde.load(*tensors["rde.safetensors"]),
             mrms.load(*tensors["mrms.safetensors"]),

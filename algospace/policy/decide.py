@@ -37,6 +37,7 @@ class Settings(NamedTuple):
     market: market.MarketParams
     gate2: Gate2Params
     seed: int
+    threads: int  # another thread count may give other bits
 
 
 class Policy(NamedTuple):
@@ -82,7 +83,8 @@ def decide(policy: Policy, bars: pd.DataFrame, trade_from: pd.Timestamp | None =
     first_row = 0 if trade_from is None else int(np.searchsorted(table.m5["close_utc"], trade_from))
     events = synergy_rows(table.m5)
     events = events[events >= first_row]
-    whole = windows.complete(rows, settings.features)[events]
+    in_time = table.m5["candidate_direction"].to_numpy()[events] != 0
+    whole = windows.complete(rows, settings.features)[events] & in_time
     ready = events[whole]
     regime = regimes(policy.rde, rows, ready, settings.features)
     proposal = mrms.propose(policy.mrms, mrms.context(table.m5.iloc[ready], regime))
@@ -127,7 +129,8 @@ def replay(
         record = _event_record(settings.contract, event, direction)
         records.append(record)
         if not whole[k]:
-            _refuse(record, ["gate1: windows not whole yet"])
+            late = event["candidate_direction"] == 0
+            _refuse(record, ["gate1: no bar left in the session" if late else "gate1: windows not whole yet"])
             return None
         if is_open:
             _refuse(record, ["account: a trade is open"])

@@ -1,0 +1,126 @@
+"""A small market and frozen policies over it, built once: what features, policy and command line share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from algospace import mrms, rde, synthetic
+from algospace.consensus import Calibration, MARLParams
+from algospace.data import contracts
+from algospace.data.bars import fill_gaps
+from algospace.data.params import DataParams
+from algospace.features import fitted
+from algospace.features.params import FeatureParams
+from algospace.features.windows import GATE1_CODE, REGIME
+from algospace.indicators.params import IndicatorParams
+from algospace.market import MarketParams
+from algospace.pipeline.config import load_params
+from algospace.policy import exams
+from algospace.policy.decide import Policy, Settings
+from algospace.synergy import Gate1Params
+
+ROOT = Path(__file__).parents[1]
+SESSIONS = 60
+TRAIN_SESSIONS = 40
+LATENT = 4
+PROPOSAL_CODE = 8
+
+
+@pytest.fixture(scope="session")
+def section():
+    """Read a section of params.yaml as its owner's model."""
+
+    def read(name, model):
+        return load_params(name, model, ROOT / "params.yaml")
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def settings(section):
+    data = section("data", DataParams)
+    data = data.model_copy(update={"synthetic": data.synthetic.model_copy(update={"sessions": SESSIONS})})
+    return Settings(
+        contracts.CONTRACTS["MES"],
+        data,
+        section("indicators", IndicatorParams),
+        section("gate1", Gate1Params),
+        section("features", FeatureParams),
+        section("market", MarketParams),
+        section("marl", MARLParams).gate2,
+        seed=42,
+        threads=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def market_bars(settings):
+    """Every bar of 60 trading days."""
+    return synthetic.market(settings.data.synthetic, settings.contract, 42)
+
+
+@pytest.fixture(scope="session")
+def gappy_bars(market_bars, settings):
+    """The same days with holes: filled inside a session, some sessions without their last or first bars."""
+    rng = np.random.default_rng(3)
+    keep = rng.random(len(market_bars)) > 0.03
+    session = market_bars["session_id"].to_numpy()
+    for number, day in enumerate(np.unique(session)):
+        rows = np.flatnonzero(session == day)
+        if number % 3 == 1:
+            keep[rows[-1 - number % 4 :]] = False
+        if number % 5 == 2:
+            keep[rows[: number % 9]] = False
+    kept = market_bars[keep].reset_index(drop=True)
+    return fill_gaps(kept, settings.contract.calendar, 5)
+
+
+@pytest.fixture(scope="session")
+def train_mask(market_bars):
+    days = market_bars["session_id"].unique()
+    return (market_bars["session_id"] < days[TRAIN_SESSIONS]).to_numpy()
+
+
+@pytest.fixture(scope="session")
+def fitted_state(market_bars, train_mask, settings):
+    return fitted.fit(market_bars, train_mask, settings.contract, settings.indicators, settings.seed)
+
+
+@pytest.fixture(scope="session")
+def passing(settings, fitted_state, section):
+    """A policy with the weights that a seed gives: its agents rarely agree, so it hardly trades."""
+    return _policy(settings, fitted_state, section)
+
+
+@pytest.fixture(scope="session")
+def trading(settings, fitted_state, section):
+    """A policy whose agents always follow the signal and whose confidence always passes: it trades all it may."""
+    policy = _policy(settings, fitted_state, section)
+    with torch.no_grad():
+        policy.mrms.position[-1].bias[3] += 8.0
+        policy.mrms.target[-1].bias[4] += 8.0
+        policy.mrms.stop[-1].bias[5] += 8.0
+        for head in policy.team.out:
+            head.bias[1] += 8.0
+    return policy._replace(calibration=Calibration(0.0, 5.0))
+
+
+def _policy(settings, fitted_state, section):
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(0)
+    grid = section("mrms", mrms.MRMSParams)
+    regime = rde.RegimeVAE(
+        len(REGIME), settings.features.window_regime, patch=4, d_model=16, n_heads=2, n_layers=1, d_ff=16,
+        latent_dim=LATENT, dropout=0.1,
+    )  # fmt: skip
+    risk = mrms.RiskNet(
+        len(mrms.CONTEXT) + LATENT, 8, settings.market.limits.max_units, list(grid.stop_grid),
+        list(grid.reward_risk_grid), 0.2,
+    )  # fmt: skip
+    marl = section("marl", MARLParams).model_copy(update={"channels": (4, 8, 8), "head_dim": 16, "n_heads": 2})
+    team = exams.new_team(marl, LATENT + GATE1_CODE + PROPOSAL_CODE, seed=0)
+    for model in (regime, risk, team):
+        model.eval().requires_grad_(False)
+    return Policy(settings, fitted_state, regime, risk, team, Calibration(1.0, 0.0))

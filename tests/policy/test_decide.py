@@ -1,0 +1,232 @@
+"""Decisions: the same for the first bars as for all, bare of what comes later, within the limits, and in JSON."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from algospace import consensus
+from algospace.data.bars import PRICES
+from algospace.policy.decide import decide
+
+
+@pytest.fixture(scope="module")
+def traded(trading, market_bars):
+    return decide(trading, market_bars)
+
+
+@pytest.fixture(scope="module")
+def passed(passing, market_bars):
+    return decide(passing, market_bars)
+
+
+def records_before(replay, time):
+    return [r for r in replay.records if pd.Timestamp(r["time"]) <= time]
+
+
+def cuts(traded, bars):
+    """Ticklish lengths, at and after events, and random ones."""
+    rows = [int(np.searchsorted(bars["close_utc"], pd.Timestamp(r["time"]))) for r in traded.records]
+    chosen = [rows[i] + 1 for i in (9, 30, 31, 60, len(rows) - 1)]
+    filled = traded.simulation.trades.iloc[[5, 20, 40]]["entry_utc"]
+    chosen += [int(np.searchsorted(bars["start_utc"], t)) + 1 for t in filled]
+    return [300, *chosen, *np.random.default_rng(8).integers(1000, len(bars), 4).tolist()]
+
+
+def test_the_market_offers_trades_and_refusals(traded, passed):
+    decisions = [r["decision"] for r in traded.records]
+    assert decisions.count("trade") > 30
+    assert decisions.count("refuse") > 10
+    assert len(traded.simulation.trades) == decisions.count("trade")
+    assert sum(r["decision"] == "refuse" for r in passed.records) > 50
+
+
+def test_first_bars_give_the_first_records(trading, traded, market_bars):
+    lengths = cuts(traded, market_bars)
+    assert len(lengths) >= 10
+    for n in lengths:
+        part = decide(trading, market_bars.iloc[:n])
+        assert part.records == records_before(traded, market_bars["close_utc"].iloc[n - 1]), f"first {n} bars"
+
+
+def test_first_bars_give_the_first_records_with_holes(trading, gappy_bars):
+    whole = decide(trading, gappy_bars)
+    assert any(r["decision"] == "trade" for r in whole.records)
+    for n in np.random.default_rng(4).integers(2000, len(gappy_bars), 6):
+        part = decide(trading, gappy_bars.iloc[:n])
+        assert part.records == records_before(whole, gappy_bars["close_utc"].iloc[n - 1]), f"first {n} bars"
+
+
+def test_what_comes_after_changes_no_record(trading, traded, market_bars):
+    rng = np.random.default_rng(6)
+    for t in rng.integers(4000, len(market_bars) - 100, 3):
+        poisoned = market_bars.copy()
+        later = np.arange(len(poisoned)) > t
+        factor = np.exp(rng.normal(0, 0.3, later.sum()))
+        for name in PRICES:
+            poisoned.loc[later, name] *= factor
+        poisoned.loc[later, "volume"] = 7.0
+        found = decide(trading, poisoned)
+        now = market_bars["close_utc"].iloc[t]
+        assert records_before(found, now) == records_before(traded, now)
+        assert found.records != traded.records
+
+
+def test_same_bars_give_the_same_records(trading, traded, market_bars):
+    again = decide(trading, market_bars)
+    assert again.records == traded.records
+    pd.testing.assert_frame_equal(again.simulation.trades, traded.simulation.trades, check_exact=True)
+
+
+def test_every_gate_1_event_has_one_record_in_time_order(traded):
+    events = traded.m5[traded.m5["gate1_type"] != 0]
+    assert [pd.Timestamp(r["time"]) for r in traded.records] == events["close_utc"].tolist()
+    assert [r["synergy"]["type"] for r in traded.records] == events["gate1_type"].tolist()
+    assert [r["direction"] for r in traded.records] == ["long" if d > 0 else "short" for d in events["gate1_direction"]]
+    assert len({r["id"] for r in traded.records}) == len(traded.records)
+
+
+def test_records_are_json_without_nan(traded, passed):
+    for record in traded.records + passed.records:
+        assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_refusals_say_why_and_trades_do_not(traded, passed):
+    for record in traded.records + passed.records:
+        if record["decision"] == "refuse":
+            assert record["reasons"]
+            assert all(re.fullmatch(r"[a-z0-9]+: [a-z0-9 -]+", reason) for reason in record["reasons"])
+            assert record["units"] == 0
+        else:
+            assert record["decision"] == "trade"
+            assert record["reasons"] == []
+            assert record["units"] > 0
+            assert record["delay_bars"] in range(5)
+
+
+def test_warm_up_and_late_events_are_refused(traded):
+    early = [r for r in traded.records if r["reasons"] == ["gate1: windows not whole yet"]]
+    assert not any("consensus" in r for r in early)
+    events = traded.m5[traded.m5["gate1_type"] != 0].reset_index(drop=True)
+    for k in np.flatnonzero(events["close_utc"] == events["session_close_utc"]):
+        assert traded.records[k]["decision"] == "refuse", "no bar is left to trade in"
+
+
+def test_proposal_and_trade_agree(traded, settings):
+    """Size, stop and target of the record are those of the bracket that was placed."""
+    contract, limits = settings.contract, settings.market.limits
+    trades = traded.simulation.trades.set_index("event")
+    for k, record in enumerate(traded.records):
+        if record["decision"] != "trade":
+            assert k not in trades.index
+            continue
+        proposal, trade = record["proposal"], trades.loc[k]
+        assert trade["units"] == record["units"] <= limits.max_units
+        assert trade["stop_distance"] == proposal["stop_distance"]
+        assert proposal["stop_distance"] % contract.tick == 0
+        assert abs(proposal["stop_distance"] - proposal["stop_atr"] * proposal["atr"]) <= contract.tick
+        assert trade["side"] == (1 if record["direction"] == "long" else -1)
+        assert proposal["stop"] == record["price"] - trade["side"] * proposal["stop_distance"]
+        assert (proposal["target"] - record["price"]) * trade["side"] >= limits.min_reward_risk * proposal["stop_distance"]
+        assert proposal["risk_usd"] == round(proposal["stop_distance"] * contract.point_value * proposal["units"], 2)
+        assert record["consensus"]["probability"] >= record["consensus"]["break_even"]
+        assert record["consensus"]["action"] == "with"
+        assert record["consensus"]["passes"] == 50
+
+
+@pytest.mark.parametrize("equity", [3_000.0, 9_000.0])
+def test_size_stays_within_the_limit_per_trade(trading, market_bars, settings, equity):
+    account = settings.market.account.model_copy(update={"equity": equity})
+    poor = settings._replace(market=settings.market.model_copy(update={"account": account}))
+    found = decide(trading._replace(settings=poor), market_bars)
+    curve = found.simulation.equity.set_index("close_utc")["equity"]
+    risky = 0
+    for record in found.records:
+        if "proposal" not in record:
+            continue
+        one = record["proposal"]["stop_distance"] * settings.contract.point_value
+        allowed = curve[pd.Timestamp(record["time"])] * settings.market.limits.max_trade_risk
+        if one > allowed:
+            assert "risk: one unit exceeds the limit per trade" in record["reasons"]
+        if record["decision"] == "trade":
+            assert record["units"] * one <= allowed + 1e-9
+            risky += record["units"] < record["proposal"]["units"]
+    assert risky or any("risk: one unit exceeds the limit per trade" in r["reasons"] for r in found.records)
+
+
+def limited(policy, **changes):
+    market = policy.settings.market
+    limits = market.limits.model_copy(update=changes)
+    return policy._replace(settings=policy.settings._replace(market=market.model_copy(update={"limits": limits})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"max_session_trades": 1}, "limit: session trades"),
+        ({"max_losing_streak": 1}, "limit: losing streak"),
+        ({"max_session_loss": 0.0001}, "limit: session loss"),
+        ({"max_drawdown": 0.001}, "limit: drawdown"),
+        ({"min_reward_risk": 5.0}, "risk: reward below the limit"),
+    ],
+)
+def test_limits_refuse(trading, market_bars, changes, reason):
+    found = decide(limited(trading, **changes), market_bars)
+    hit = [r for r in found.records if reason in r["reasons"]]
+    assert hit
+    assert all(r["decision"] == "refuse" for r in hit)
+
+
+def test_margin_refuses(trading, market_bars, settings):
+    gate2 = settings.gate2.model_copy(update={"margin": 1.0})
+    found = decide(trading._replace(settings=settings._replace(gate2=gate2)), market_bars)
+    assert not [r for r in found.records if r["decision"] == "trade"]
+    assert found.simulation.trades.empty
+    assert any("confidence: below break-even" in r["reasons"] for r in found.records)
+
+
+def test_one_trade_at_a_time(traded):
+    """An event inside a trade is refused for it, and only such an event is."""
+    trades = traded.simulation.trades
+    for record in traded.records:
+        now = pd.Timestamp(record["time"])
+        busy = ((trades["decided_utc"] < now) & (trades["exit_utc"] > now)).any()
+        assert ("account: a trade is open" in record["reasons"]) == bool(busy)
+
+
+def test_trade_from_leaves_the_warm_up_out(trading, traded, passing, passed, market_bars):
+    """The account begins there; what does not depend on it stays the same to the last bit."""
+    start = market_bars["close_utc"].iloc[9000]
+    later = [r for r in traded.records if pd.Timestamp(r["time"]) >= start]
+    found = decide(trading, market_bars, trade_from=start)
+    assert [r["id"] for r in found.records] == [r["id"] for r in later]
+    assert found.simulation.equity["close_utc"].iloc[0] == start
+    assert found.simulation.equity["equity"].iloc[0] == trading.settings.market.account.equity
+    assert (found.simulation.trades["decided_utc"] >= start).all()
+    assert len(found.simulation.trades) > 10
+    for a, b in zip(found.records, later, strict=True):
+        shared = {"id", "time", "price", "synergy", "direction"}
+        if "proposal" in a and "proposal" in b:
+            shared |= {"regime", "proposal"}
+        assert {k: a[k] for k in shared} == {k: b[k] for k in shared}
+    if passed.simulation.trades.empty:
+        quiet = decide(passing, market_bars, trade_from=start)
+        assert quiet.records == [r for r in passed.records if pd.Timestamp(r["time"]) >= start]
+
+
+def test_trade_from_after_the_end_decides_nothing(trading, market_bars):
+    found = decide(trading, market_bars, trade_from=market_bars["close_utc"].iloc[-1] + pd.Timedelta(minutes=5))
+    assert found.records == []
+    assert found.simulation.trades.empty
+
+
+def test_few_bars_give_no_record(trading, market_bars):
+    assert decide(trading, market_bars.iloc[:4]).records == []
+
+
+def test_seed_of_the_masks_decides_the_consensus(passing, passed, market_bars, settings):
+    other = decide(passing._replace(settings=settings._replace(seed=43)), market_bars.iloc[:6000])
+    assert other.records != passed.records[: len(other.records)]
+    assert consensus.PASSES == 50

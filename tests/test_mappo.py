@@ -1,0 +1,421 @@
+import copy
+import math
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+from algospace import agents, mappo
+from algospace.env import DELAYS, Step, vote
+from algospace.errors import InputError
+from algospace.mappo import PPOParams, Rollout
+
+PARAMS = PPOParams(
+    num_envs=16,
+    num_steps=8,
+    total_timesteps=16 * 8 * 4,
+    gamma=0.999,
+    gae_lambda=0.95,
+    learning_rate=0.003,
+    num_minibatches=4,
+    update_epochs=3,
+    clip_coef=0.2,
+    ent_coef=0.01,
+    vf_coef=0.5,
+    aux_coef=0.5,
+    max_grad_norm=0.5,
+    target_kl=0.05,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# Advantages
+
+
+def rollout_of(rewards, values, next_values, discounts, terminated, truncated):
+    """A rollout of one episode slot with only what `gae` reads."""
+
+    def column(x, dtype=torch.float64):
+        return torch.tensor(x, dtype=dtype)[:, None]
+
+    ends = (column(x, torch.bool) for x in (terminated, truncated))
+    nothing = torch.empty(0)
+    return Rollout(
+        {}, nothing, nothing, nothing, column(values), column(rewards), column(discounts), *ends, column(next_values)
+    )
+
+
+def test_gae_by_hand_with_an_end_in_the_middle():
+    common = ([1.0, 2.0, 3.0], [0.5, 0.4, 0.3], [0.4, 10.0, 0.2], [0.9, 0.8, 0.7])
+    last = 3.0 + 0.7 * 0.2 - 0.3
+    # The second step ruins the account: nothing comes after it.
+    ruined = 2.0 - 0.4
+    first = 1.0 + 0.9 * 0.4 - 0.5 + 0.9 * 0.95 * ruined
+    advantages, returns = mappo.gae(rollout_of(*common, [0, 1, 0], [0, 0, 0]), 0.95)
+    assert advantages[:, 0].tolist() == pytest.approx([first, ruined, last], abs=1e-6)
+    assert returns[:, 0].tolist() == pytest.approx([first + 0.5, ruined + 0.4, last + 0.3], abs=1e-6)
+    # The second step ends the data: the value of where it led (10) counts, the next episode does not.
+    cut = 2.0 + 0.8 * 10.0 - 0.4
+    first = 1.0 + 0.9 * 0.4 - 0.5 + 0.9 * 0.95 * cut
+    advantages, _ = mappo.gae(rollout_of(*common, [0, 0, 0], [0, 1, 0]), 0.95)
+    assert advantages[:, 0].tolist() == pytest.approx([first, cut, last], abs=1e-6)
+    # No end: the third step flows back through both.
+    middle = cut + 0.8 * 0.95 * last
+    first = 1.0 + 0.9 * 0.4 - 0.5 + 0.9 * 0.95 * middle
+    advantages, _ = mappo.gae(rollout_of(*common, [0, 0, 0], [0, 0, 0]), 0.95)
+    assert advantages[:, 0].tolist() == pytest.approx([first, middle, last], abs=1e-6)
+
+
+def test_gae_is_the_sum_of_discounted_errors():
+    generator = torch.Generator().manual_seed(0)
+    steps, slots, lam = 12, 5, 0.9
+    rewards, values, next_values = torch.randn(3, steps, slots, generator=generator, dtype=torch.float64)
+    discounts = torch.rand(steps, slots, generator=generator, dtype=torch.float64)
+    ends = torch.rand(2, steps, slots, generator=generator) < 0.15
+    terminated, truncated = ends[0], ends[1] & ~ends[0]
+    nothing = torch.empty(0)
+    rollout = Rollout(
+        {}, nothing, nothing, nothing, values, rewards, discounts, terminated, truncated, next_values
+    )
+    advantages, returns = mappo.gae(rollout, lam)
+    for slot in range(slots):
+        for t in range(steps):
+            total, weight = 0.0, 1.0
+            for k in range(t, steps):
+                bootstrap = 0.0 if terminated[k, slot] else float(discounts[k, slot] * next_values[k, slot])
+                total += weight * (float(rewards[k, slot]) + bootstrap - float(values[k, slot]))
+                if terminated[k, slot] or truncated[k, slot]:
+                    break
+                weight *= float(discounts[k, slot]) * lam
+            assert advantages[t, slot].item() == pytest.approx(total, abs=1e-9)
+    torch.testing.assert_close(returns, advantages + values)
+
+
+def test_without_discount_and_with_lambda_one_the_return_is_the_sum():
+    rollout = rollout_of([1.0, 2.0, 3.0], [0.3, 0.2, 0.1], [0.2, 0.1, 7.0], [1.0] * 3, [0] * 3, [0] * 3)
+    assert mappo.gae(rollout, 1.0)[1][:, 0].tolist() == pytest.approx([13.0, 12.0, 10.0])
+
+
+# The loss
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "flows"),
+    [
+        (1.0, 2.0, -2.0, True),
+        (1.1, 2.0, -2.2, True),
+        (1.5, 2.0, -2.4, False),  # better than thought and taken far more often: clipped at 1.2
+        (0.5, 2.0, -1.0, True),
+        (1.5, -2.0, 3.0, True),  # worse than thought and taken more often: never clipped
+        (0.9, -2.0, 1.8, True),
+        (0.5, -2.0, 1.6, False),  # clipped at 0.8
+    ],
+)
+def test_ppo_loss_by_hand(ratio, advantage, loss, flows):
+    old = torch.tensor([[-1.3]])
+    new = (old + math.log(ratio)).requires_grad_()
+    found, diagnostics = mappo.ppo_loss(new, old, torch.tensor([advantage]), 0.2)
+    assert found.item() == pytest.approx(loss, abs=1e-6)
+    found.backward()
+    assert new.grad.item() == pytest.approx(-advantage * ratio if flows else 0.0, abs=1e-6)
+    assert diagnostics["losses/approx_kl"].item() == pytest.approx(ratio - 1 - math.log(ratio), abs=1e-6)
+    assert diagnostics["losses/clipfrac"].item() == float(abs(ratio - 1) > 0.2)
+
+
+def test_ppo_loss_is_the_mean_over_batch_and_agents():
+    old = torch.zeros(2, 3)
+    ratios = torch.tensor([[1.0, 1.1, 1.5], [1.0, 0.9, 0.5]])
+    loss, diagnostics = mappo.ppo_loss(ratios.log(), old, torch.tensor([1.0, -1.0]), 0.2)
+    assert loss.item() == pytest.approx((-1.0 - 1.1 - 1.2 + 1.0 + 0.9 + 0.8) / 6, abs=1e-6)
+    assert diagnostics["losses/clipfrac"].item() == pytest.approx(2 / 6)
+
+
+# A tiny environment
+
+
+class Signs:
+    """Which side pays is written in the context: with, against or neither. Episodes last five steps."""
+
+    num_envs: int
+    device = "cpu"
+    length = 5
+
+    def __init__(self, num_envs=16, seed=0, bad=None):
+        self.num_envs, self.bad = num_envs, bad
+        self.generator = torch.Generator().manual_seed(seed)
+        self.time = torch.zeros(num_envs, dtype=torch.int64)
+        self.kind = self._draw()
+        self.steps = 0
+
+    def _draw(self):
+        return torch.randint(0, 3, (self.num_envs,), generator=self.generator)
+
+    def observe(self):
+        return {"index": self.kind, "time": self.time}
+
+    def expand(self, observation):
+        n = len(observation["index"])
+        context = nn.functional.one_hot(observation["index"], 3).float()
+        window = torch.zeros(n, 4, 2)
+        return {
+            "structure": window, "tactical": window, "arbitrageur": window, "side": torch.zeros(n, 1),
+            "context": context, "account": (observation["time"] / self.length).float()[:, None],
+        }  # fmt: skip
+
+    def pays(self, kind):
+        """Reward (n, 2) of with and against."""
+        return torch.tensor([[1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])[kind]
+
+    def targets(self, observation):
+        return self.pays(observation["index"])
+
+    def step(self, actions):
+        winner, _ = vote(actions[..., 0])
+        table = torch.cat([torch.zeros(self.num_envs, 1), self.pays(self.kind)], dim=1)
+        reward = table.gather(1, winner[:, None])[:, 0]
+        self.steps += 1
+        if self.bad is not None and self.steps > 10:
+            reward[3] = self.bad
+        self.time = self.time + 1
+        self.kind = self._draw()
+        truncated = self.time >= self.length
+        final = self.observe()
+        self.time = torch.where(truncated, 0, self.time)
+        never = torch.zeros_like(truncated)
+        return Step(self.observe(), reward, torch.full((self.num_envs,), 0.99), never, truncated, final)
+
+    def state(self):
+        return {"kind": self.kind, "time": self.time, "generator": self.generator.get_state()}
+
+    def restore(self, state):
+        self.kind, self.time = state["kind"], state["time"]
+        self.generator.set_state(state["generator"])
+
+
+def small_team(seed=0, dropout=0.2):
+    torch.manual_seed(seed)
+    sizes = {"structure": 2, "tactical": 2, "arbitrageur": 2}
+    return agents.Team(4, (4, 4, 4), 1, 1, 4, 16, dropout, sizes, 1)
+
+
+def train(team, env, params=PARAMS, seed=0, on_step=lambda step, snapshot: None, resumed=None):
+    return mappo.train(env, team, params, 16, seed, on_step, resumed)
+
+
+def greedy_reward(team):
+    """Mean reward of the most probable actions, over the three kinds; the best is 2/3."""
+    env = Signs(3)
+    env.kind = torch.arange(3)
+    with torch.no_grad():
+        output = team(env.expand(env.observe()), None)
+    actions = torch.stack([output.action.argmax(-1), output.timing.argmax(-1)], dim=-1)
+    return env.step(actions).reward.mean().item()
+
+
+def test_it_learns_a_tiny_environment():
+    params = PARAMS.model_copy(update={"num_envs": 32, "num_steps": 16, "total_timesteps": 32 * 16 * 40})
+    team = small_team()
+    trained = train(team, Signs(32), params.model_copy(update={"learning_rate": 0.01}))
+    assert greedy_reward(team) == pytest.approx(2 / 3)
+    # And with dropout, exploration and all while it trained: more than 95 % of the best.
+    late = [row["charts/mean_reward_r"] for row in trained.history[-5:]]
+    assert sum(late) / len(late) > 0.95 * 2 / 3
+    assert trained.history[-1]["losses/explained_variance"] > 0.3
+
+
+def test_the_auxiliary_heads_learn_what_pays():
+    params = PARAMS.model_copy(update={"total_timesteps": 16 * 8 * 80, "learning_rate": 0.01})
+    team, env = small_team(), Signs()
+    train(team, env, params)
+    seen = env.expand({"index": torch.arange(3), "time": torch.zeros(3, dtype=torch.int64)})
+    with torch.no_grad():
+        output = team(seen, None)
+    wins = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    assert ((output.confidence.sigmoid() > 0.5).float() == wins[:, None]).all()
+    assert (output.inefficiency.sign() == wins * 2 - 1).all()
+
+
+# Ratio one
+
+
+@pytest.mark.parametrize("gain", [0.01, 1.0])
+def test_the_ratio_is_one_before_the_first_step(gain):
+    team, env = small_team(dropout=0.5), Signs()
+    for layer in team.out:
+        nn.init.orthogonal_(layer.weight, gain)
+    critic = agents.Critic(3, 4, 4, 16)
+    rollout = mappo.collect(env, team.train(), critic, 8, torch.Generator().manual_seed(0))
+    flat = {key: value.flatten(0, 1) for key, value in rollout.observation.items()}
+    order = torch.randperm(8 * 16)
+    seen = {key: value[order] for key, value in env.expand(flat).items()}
+    actions = rollout.actions.flatten(0, 1)[order]
+
+    def worst(seeds):
+        log_probs, _ = agents.log_prob_entropy(team(seen, seeds), actions)
+        return ((log_probs - rollout.log_probs.flatten(0, 1)[order]).exp() - 1).abs().max().item()
+
+    assert worst(rollout.seeds.flatten()[order]) <= 1e-6
+    assert worst(rollout.seeds.flatten()[order].flip(0)) > 1e-4
+    assert worst(None) > 1e-4
+
+
+def test_seeds_never_repeat():
+    rollout = mappo.collect(
+        Signs(), small_team(), agents.Critic(3, 4, 4, 16), 8, torch.Generator().manual_seed(0)
+    )
+    assert len(rollout.seeds.unique()) == 8 * 16
+
+
+def test_next_values_are_those_of_where_a_step_led():
+    team, env = small_team(dropout=0.0), Signs()
+    critic = agents.Critic(3, 4, 4, 16)
+    finals, step = [], env.step
+
+    def spy(actions):
+        found = step(actions)
+        finals.append(found.final)
+        return found
+
+    env.step = spy
+    rollout = mappo.collect(env, team, critic, 12, torch.Generator().manual_seed(0))
+    assert rollout.truncated.sum() == 2 * 16
+    with torch.no_grad():
+        for t, final in enumerate(finals):
+            seen = env.expand(final)
+            torch.testing.assert_close(rollout.next_values[t], critic(team(seen, None), seen), atol=1e-5, rtol=1e-5)
+            seen = env.expand({key: value[t] for key, value in rollout.observation.items()})
+            torch.testing.assert_close(rollout.values[t], critic(team(seen, None), seen), atol=1e-5, rtol=1e-5)
+    # A step before a reset leads to another state than the next row holds.
+    assert not torch.allclose(rollout.next_values[4], rollout.values[5], atol=1e-4)
+    assert torch.equal(rollout.next_values[3], rollout.values[4])
+
+
+# The loop
+
+
+def same_run(a, b):
+    weights = zip(
+        [*a[0].state_dict().values(), *a[1].critic.state_dict().values()],
+        [*b[0].state_dict().values(), *b[1].critic.state_dict().values()],
+        strict=True,
+    )
+    return all(torch.equal(x, y) for x, y in weights) and a[1].history == b[1].history
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_resumed_run_ends_with_the_same_bytes(at):
+    team = small_team()
+    straight = team, train(team, Signs())
+    states, count = [], iter(range(1, 99))
+
+    def keep(step, snapshot):
+        if next(count) == at:
+            states.append(copy.deepcopy({**snapshot(), "step": step}))  # what the saver keeps
+
+    train(small_team(), Signs(), on_step=keep)
+    other = small_team(seed=9)
+    torch.manual_seed(4321)
+    steps = []
+    again = train(other, Signs(seed=5), seed=8, on_step=lambda step, snapshot: steps.append(step), resumed=states[0])
+    assert same_run((other, again), straight)
+    assert len(steps) == 4 - at
+    assert all(step > states[0]["step"] for step in steps)
+
+
+def test_steps_are_optimiser_steps():
+    steps = []
+    params = PARAMS.model_copy(update={"target_kl": 1e9})
+    train(small_team(), Signs(), params, on_step=lambda step, snapshot: steps.append(step))
+    assert steps == [12, 24, 36, 48]  # four minibatches in three epochs
+
+
+def test_the_learning_rate_falls_linearly():
+    rates = []
+
+    def keep(step, snapshot):
+        rates.append(snapshot()["optimizer"]["param_groups"][0]["lr"])
+
+    train(small_team(), Signs(), on_step=keep)
+    assert rates == pytest.approx([0.003, 0.00225, 0.0015, 0.00075])
+
+
+def test_too_large_a_step_stops_the_update():
+    steps = []
+    params = PARAMS.model_copy(update={"target_kl": 1e-12})
+    train(small_team(), Signs(), params, on_step=lambda step, snapshot: steps.append(step))
+    assert steps == [4, 8, 12, 16]
+
+
+def test_every_step_of_the_rollout_is_used_once_an_epoch():
+    env, team = Signs(), small_team()
+    critic = agents.Critic(3, 4, 4, 16)
+    optimizer = torch.optim.Adam([*team.parameters(), *critic.parameters()], 1e-3)
+    generator = torch.Generator().manual_seed(0)
+    rollout = mappo.collect(env, team, critic, 8, generator)
+    used, forward = [], team.forward
+    team.forward = lambda seen, seeds: (used.append(seeds.tolist()), forward(seen, seeds))[1]
+    params = PARAMS.model_copy(update={"target_kl": 1e9})
+    _, steps = mappo.optimise(env, team, critic, optimizer, rollout, params, generator)
+    assert steps == 12
+    assert [len(batch) for batch in used] == [32] * 12
+    for epoch in range(3):
+        batches = used[4 * epoch : 4 * epoch + 4]
+        assert sorted(s for batch in batches for s in batch) == sorted(rollout.seeds.flatten().tolist())
+    assert used[0] != used[4]
+
+
+def test_diagnostics():
+    history = train(small_team(), Signs()).history
+    assert len(history) == 4
+    names = {
+        "losses/approx_kl", "losses/clipfrac", "losses/policy_loss", "losses/value_loss", "losses/entropy",
+        "losses/auxiliary", "losses/explained_variance", "charts/mean_reward_r",
+    }  # fmt: skip
+    for row in history:
+        assert row.keys() == names
+        assert all(math.isfinite(value) for value in row.values())
+    most = math.log(3) + 2 / 3 * math.log(DELAYS)
+    assert history[0]["losses/entropy"] == pytest.approx(most, abs=0.05)
+
+
+def test_same_seed_same_bytes():
+    runs = []
+    for seed in (0, 0, 1):
+        team = small_team()
+        runs.append((team, train(team, Signs(), seed=seed)))
+    assert same_run(runs[0], runs[1])
+    assert not same_run(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_reward_that_is_not_finite_is_refused(bad):
+    with pytest.raises(InputError, match="marl: expected a finite loss, found"):
+        train(small_team(), Signs(bad=bad))
+
+
+def test_a_batch_that_does_not_divide_is_trained_on_whole():
+    # 3 x 3 rows in two minibatches of 5 and 4; in 4 of 3, 3 and 3; in 8 of 2, 2, 2, 2 and one.
+    for minibatches, steps in ((2, 2), (4, 3), (8, 5)):
+        update = {"num_envs": 3, "num_steps": 3, "total_timesteps": 9, "num_minibatches": minibatches}
+        seen = []
+        params = PARAMS.model_copy(update=update | {"update_epochs": 1})
+        train(small_team(), Signs(3), params, on_step=lambda step, snapshot, seen=seen: seen.append(step))
+        assert seen == [steps]
+
+
+def test_the_tiny_environment_is_what_it_says():
+    for kind, votes in product(range(3), product(range(3), repeat=3)):
+        env = Signs(1)
+        env.kind = torch.tensor([kind])
+        reward = env.step(torch.tensor([[[v, 0] for v in votes]])).reward.item()
+        side = max(set(votes), key=votes.count) if len(set(votes)) < 3 else 0
+        expected = 0.0 if side == 0 else (1.0 if side - 1 == kind else -1.0)
+        assert reward == expected

@@ -1,0 +1,258 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from algospace import training
+from algospace.errors import InputError
+
+PARAMS = training.OptimizerParams(
+    batch_size=8,
+    learning_rate=0.01,
+    weight_decay=0.01,
+    max_grad_norm=1.0,
+    epochs=6,
+    samples_per_epoch=30,
+    patience=20,
+    min_delta=0.0,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Task:
+    """A small regression with dropout, so that every step draws random numbers."""
+
+    def __init__(self, seed=0, params=PARAMS):
+        torch.manual_seed(seed)
+        self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
+        data = torch.Generator().manual_seed(99)
+        self.x = torch.randn(60, 4, generator=data)
+        self.y = self.x[:, :1] * 2 - self.x[:, 1:2]
+        self.params = params
+        self.steps = []
+        self.seen = []
+
+    def loss(self, chosen, epoch):
+        self.seen.append((epoch, chosen.tolist()))
+        return ((self.model(self.x[chosen]) - self.y[chosen]) ** 2).mean()
+
+    def validate(self):
+        return {"loss": ((self.model(self.x[30:]) - self.y[30:]) ** 2).mean().item(), "extra": 7.0}
+
+    def fit(self, on_step=lambda step, snapshot: None, resumed=None, validate=None, loss=None):
+        return training.fit(
+            "test",
+            self.model,
+            lambda: torch.randperm(30)[: self.params.samples_per_epoch],
+            loss or self.loss,
+            validate or self.validate,
+            self.params,
+            on_step,
+            resumed,
+        )
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_it_learns():
+    params = PARAMS.model_copy(update={"epochs": 60})
+    task = Task(params=params)
+    before = task.validate()["loss"]
+    found = task.fit()
+    assert task.validate()["loss"] < before / 4
+    assert len(found.history) == 60
+    assert found.history[0].keys() == {"train/loss", "validation/loss", "validation/extra"}
+
+
+def test_same_seed_same_bytes():
+    first = Task()
+    one = first.fit()
+    second = Task()
+    assert second.fit() == one
+    assert Task(seed=1).fit() != one
+    assert same_weights(first.model, second.model)
+
+
+def test_every_sample_of_an_epoch_is_used_once_in_batches():
+    task = Task()
+    task.fit()
+    for epoch in range(6):
+        batches = [chosen for e, chosen in task.seen if e == epoch]
+        assert [len(b) for b in batches] == [8, 8, 8, 6]
+        assert sorted(i for batch in batches for i in batch) == list(range(30))
+
+
+def test_every_optimiser_step_is_reported():
+    steps = []
+    Task().fit(on_step=lambda step, snapshot: steps.append(step))
+    assert steps == list(range(1, 25))
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 5, 11, 12, 13, 23, 24])
+def test_a_resumed_run_ends_with_the_same_bytes(at):
+    straight = Task()
+    found = straight.fit()
+
+    states = {}
+
+    def keep(step, snapshot):
+        if step == at:
+            states[step] = copy.deepcopy(snapshot())
+
+    Task().fit(on_step=keep)
+    torch.manual_seed(12345)  # another process: another random state, other initial weights
+    other = Task(seed=77)
+    torch.manual_seed(999)
+    after = []
+    again = other.fit(on_step=lambda step, snapshot: after.append(step), resumed=states[at])
+    assert again == found
+    assert same_weights(other.model, straight.model)
+    assert after == list(range(at + 1, 25))
+
+
+def test_a_run_may_be_resumed_twice():
+    straight = Task()
+    found = straight.fit()
+    states = []
+
+    def keep(step, snapshot):
+        if step % 7 == 0:
+            states.append(copy.deepcopy(snapshot()))
+
+    Task().fit(on_step=keep)
+    first_half, states = states[0], []
+    Task(seed=5).fit(on_step=keep, resumed=first_half)
+    last = Task(seed=6)
+    assert last.fit(resumed=states[0]) == found
+    assert same_weights(last.model, straight.model)
+
+
+def test_taking_a_snapshot_changes_nothing():
+    plain = Task()
+    first = plain.fit()
+    watched = Task()
+    assert watched.fit(on_step=lambda step, snapshot: snapshot()) == first
+    assert same_weights(plain.model, watched.model)
+
+
+def scripted(task, losses):
+    """Validation losses from a script; the weights at each validation are kept."""
+    kept = []
+
+    def validate():
+        kept.append(training.weights(task.model))
+        return {"loss": losses[len(kept) - 1]}
+
+    return validate, kept
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "min_delta", "epochs", "best"),
+    [
+        ([3, 2, 1, 5, 5, 5, 5, 5], 2, 0.0, 5, 2),
+        ([3, 2, 1, 5, 0.5, 5, 5, 5], 2, 0.0, 7, 4),
+        ([1, 5, 5, 5, 5, 5, 5, 5], 3, 0.0, 4, 0),
+        ([5, 4, 3, 2, 1, 0, -1, -2], 1, 0.0, 8, 7),
+        ([5, 4.95, 4.91, 4.85, 4.8, 1, 1, 1], 3, 0.1, 8, 5),  # 4.85 is the first to beat 5 by more than 0.1
+        ([5, 4.95, 4.91, 4.95, 4.8, 1, 1, 1], 2, 0.1, 3, 0),
+    ],
+)
+def test_early_stopping_keeps_the_best_weights(losses, patience, min_delta, epochs, best):
+    update = {"epochs": 8, "patience": patience, "min_delta": min_delta}
+    task = Task(params=PARAMS.model_copy(update=update))
+    validate, kept = scripted(task, losses)
+    found = task.fit(validate=validate)
+    assert len(found.history) == epochs
+    assert found.best_epoch == best
+    assert all(torch.equal(value, kept[best][name]) for name, value in task.model.state_dict().items())
+    assert not task.model.training
+
+
+def test_validation_runs_in_evaluation_mode_without_gradients():
+    task = Task()
+    modes = []
+
+    def validate():
+        modes.append((task.model.training, torch.is_grad_enabled()))
+        return {"loss": 1.0}
+
+    def loss(chosen, epoch):
+        assert task.model.training
+        return task.loss(chosen, epoch)
+
+    task.fit(validate=validate, loss=loss)
+    assert set(modes) == {(False, False)}
+
+
+def test_cosine_schedule():
+    rates = []
+
+    def keep(step, snapshot):
+        rates.append(snapshot()["optimizer"]["param_groups"][0]["lr"])
+
+    Task().fit(on_step=keep)
+    expected = [0.01 * (1 + math.cos(math.pi * k / 24)) / 2 for k in range(1, 25)]
+    assert rates == pytest.approx(expected, abs=1e-9)
+
+
+def test_gradients_are_clipped():
+    task = Task(params=PARAMS.model_copy(update={"max_grad_norm": 1e-3, "epochs": 1, "weight_decay": 0.0}))
+    norms = []
+
+    def keep(step, snapshot):
+        norms.append(math.sqrt(sum(float((p.grad**2).sum()) for p in task.model.parameters())))
+
+    task.fit(on_step=keep)
+    assert norms == pytest.approx([1e-3] * len(norms), rel=1e-3)
+
+
+def test_history_holds_the_mean_of_the_batch_losses():
+    task = Task()
+    values = []
+
+    def loss(chosen, epoch):
+        value = task.loss(chosen, epoch)
+        values.append(value.item())
+        return value
+
+    found = task.fit(loss=loss)
+    assert [row["train/loss"] for row in found.history] == [np.mean(values[i : i + 4]) for i in range(0, 24, 4)]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_refused(bad):
+    task = Task()
+
+    def loss(chosen, epoch):
+        return task.loss(chosen, epoch) * (bad if epoch == 1 else 1.0)
+
+    with pytest.raises(InputError, match=r"test: expected a finite loss, found (nan|inf) at step 4"):
+        task.fit(loss=loss)
+
+
+def test_a_validation_loss_that_is_not_finite_is_refused():
+    # Otherwise no epoch would ever be the best one and the initial weights would be handed out as trained.
+    task = Task()
+    with pytest.raises(InputError, match="test: expected a finite"):
+        task.fit(validate=lambda: {"loss": math.nan})
+
+
+def test_weights_are_a_copy():
+    model = nn.Linear(2, 2)
+    kept = training.weights(model)
+    with torch.no_grad():
+        model.weight.zero_()
+    assert kept["weight"].abs().sum() > 0
+    assert not kept["weight"].requires_grad
