@@ -59,7 +59,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: expected a JSON file, found nothing there") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except IsADirectoryError:
+        raise InputError(f"{path}: expected a JSON file, found a directory") from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON, found {error}") from None
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from algospace import __version__
@@ -107,7 +108,7 @@ def _verify(arguments: argparse.Namespace) -> None:
 
     manifest = bundle.verify(arguments.bundle)
     bundle_id = artefacts.sha256(arguments.bundle / bundle.MANIFEST)
-    kind = manifest["provenance"]["data"]["source"]["kind"]
+    kind = manifest["provenance"].get("data", {}).get("source", {}).get("kind", "unknown")
     print(f"{arguments.bundle}: whole, {len(manifest['files']) + 1} files, trained on {kind} bars, id {bundle_id}")
 
 
@@ -137,7 +138,7 @@ def _utc(text: str | None) -> "pd.Timestamp | None":  # type: ignore[name-define
     if text is None:
         return None
     try:
-        stamp = pd.Timestamp(text)
+        stamp = pd.Timestamp(datetime.fromisoformat(text))
     except ValueError:
         raise InputError(f"--from: expected an ISO time, found {text!r}") from None
     return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")

@@ -158,12 +158,12 @@ def gate2(
         reasons.append("consensus: pass" if result.agreement >= 2 else "consensus: three different votes")
     elif result.action == AGAINST:
         reasons.append("consensus: against the synergy")
-    if result.action == WITH and probability < break_even + params.margin:
+    if result.action == WITH and not probability >= break_even + params.margin:
         reasons.append("confidence: below break-even")
     if units == 0:
         reasons.append("risk: proposed size is 0")
     elif affordable == 0:
         reasons.append("risk: one unit exceeds the limit per trade")
-    if reward_risk < min_reward_risk:
+    if not reward_risk >= min_reward_risk:
         reasons.append("risk: reward below the limit")
     return reasons + [f"limit: {name}" for name in breaches]

@@ -182,13 +182,14 @@ class TradingEnv:
         self.context = tensor(candidates.context, torch.float32)
         self.net_r = tensor(candidates.net_r, torch.float32)
         self.pnl = tensor(candidates.net_r * candidates.stop[:, :, None] * contract.point_value, torch.float64)
+        self.risk = tensor(candidates.stop * contract.point_value, torch.float64)
         # A refused or unfilled order is a pass, whatever the agents wanted.
         permitted = candidates.proposal.reward_risk >= params.limits.min_reward_risk
         self.fills = tensor((candidates.entry_row >= 0) & permitted[:, :, None], torch.bool)
         following = np.searchsorted(candidates.row, candidates.exit_row)
         following = np.maximum(following, np.arange(1, n + 1)[:, None, None])
         flat_before = np.where(candidates.entry_row >= 0, candidates.entry_row, candidates.row[:, None, None])
-        flat_before = flat_before - candidates.row[:, None, None]
+        flat_before = np.maximum(flat_before - candidates.row[:, None, None] - 1, 0)
         rows_after = np.append(candidates.row, candidates.row[-1])
         flat = flat_before + np.maximum(rows_after[following] - candidates.exit_row, 0)
         self.following = tensor(np.minimum(following, n - 1), torch.int64)
@@ -238,7 +239,8 @@ class TradingEnv:
         side = (winner - 1).clamp(min=0)
         i = self.index
         refused = torch.stack(list(self.account.breaches(self.params.limits).values())).any(0)
-        take = (winner != PASS) & ~refused & self.fills[i, side, delay]
+        affordable = self.risk[i, side] <= self.account.equity * self.params.limits.max_trade_risk
+        take = (winner != PASS) & ~refused & affordable & self.fills[i, side, delay]
         reward = torch.where(take, self.net_r[i, side, delay], 0.0)
         discount = torch.where(take, self.discount[i, side, delay], self.pass_discount[i])
         following = torch.where(take, self.following[i, side, delay], i + 1)

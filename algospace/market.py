@@ -173,9 +173,10 @@ def _bracket(  # type: ignore[no-untyped-def]
         entry = open_[row] + s * slippage
         stop_at = entry - s * stop[i]
         target_at = entry + s * target[i]
-        end = min(last, row + max_bars - 1)
+        due = row + max_bars - 1
+        end = last
         price = np.nan
-        for t in range(row, end + 1):
+        for t in range(row, last + 1):
             adverse = low[t] if s > 0 else high[t]
             favourable = high[t] if s > 0 else low[t]
             if s * (adverse - stop_at) <= 0:
@@ -184,9 +185,12 @@ def _bracket(  # type: ignore[no-untyped-def]
             elif s * (favourable - target_at) >= 0:
                 price = target_at
                 reason[i] = TARGET
-            elif t == end:
+            elif t >= due and tradable[t]:
                 price = close[t] - s * slippage
-                reason[i] = TIME if t == row + max_bars - 1 else (OPEN if data_ends[t] else SESSION)
+                reason[i] = TIME
+            elif t == last:
+                price = close[t] - s * slippage
+                reason[i] = OPEN if data_ends[t] else SESSION
             else:
                 continue
             end = t
@@ -267,4 +271,5 @@ ACCOUNT_FEATURES = 5
 
 def affordable_units(equity: float, stop: float, point_value: float, limits: LimitParams) -> int:
     """Most units whose initial risk stays within the per-trade limit."""
-    return min(limits.max_units, int(np.floor(equity * limits.max_trade_risk / (stop * point_value))))
+    affordable = int(np.floor(equity * limits.max_trade_risk / (stop * point_value)))
+    return max(0, min(limits.max_units, affordable))

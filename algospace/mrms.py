@@ -171,7 +171,7 @@ def risk_loss(
     cells = stop[:, :, None] * target[:, None, :]
     mean = (cells * net_r).sum((1, 2)).mean()
     downside = (cells * net_r.clamp(max=0) ** 2).sum((1, 2)).mean()
-    sortino = mean / (downside + 1e-3 * (net_r**2).mean()).sqrt()
+    sortino = mean / (downside + 1e-3 * (net_r**2).mean() + 1e-12).sqrt()
 
     bet = params.unit_risk / params.kelly_fraction
     count = torch.arange(units.shape[1], device=units.device, dtype=net_r.dtype)

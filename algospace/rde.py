@@ -60,8 +60,7 @@ class RegimeVAE(nn.Module):
         self.project = nn.Linear(patch * n_features, d_model)
         self.register_buffer("positions", nets.sinusoidal_positions(tokens, d_model), persistent=False)
         self.dropout = nn.Dropout(dropout)
-        layer = nn.TransformerEncoderLayer(d_model, n_heads, d_ff, dropout, F.gelu, batch_first=True)
-        # The fused inference path gives other bits than the training path; one path serves both.
+        layer = nn.TransformerEncoderLayer(d_model, n_heads, d_ff, dropout, _gelu, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, n_layers, enable_nested_tensor=False)
         self.pool = nets.AttentionPooling(d_model)
         self.head = nn.Sequential(nn.Linear(d_model, d_model), nn.LayerNorm(d_model), nn.GELU())
@@ -89,6 +88,11 @@ class RegimeVAE(nn.Module):
         """Regime vectors tanh(mu / 2), (batch, latent_dim), each in (-1, 1)."""
         mu, _ = self.encode(x)
         return torch.tanh(mu / 2)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    # Not F.gelu itself: the layer would take its fused inference path, which gives other bits than the training path.
+    return F.gelu(x)
 
 
 def reparameterize(mu: Tensor, logvar: Tensor) -> Tensor:

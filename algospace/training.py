@@ -72,7 +72,7 @@ def fit(
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(model.parameters(), params.learning_rate, weight_decay=params.weight_decay)
     state: dict[str, Any] = resumed or {
-        "epoch": 0, "batch": 0, "step": 0, "best": math.inf, "best_epoch": -1, "history": [], "losses": [],
+        "epoch": 0, "batch": 0, "step": 0, "best": None, "best_epoch": -1, "history": [], "losses": [],
         "order": draw(), "best_model": weights(model),
     }  # fmt: skip
     batches = math.ceil(len(state["order"]) / params.batch_size)
@@ -109,10 +109,12 @@ def fit(
         model.eval()
         with torch.no_grad():
             judged = validate()
+        if not math.isfinite(judged["loss"]):
+            raise InputError(f"{name}: expected a finite validation loss, found {judged['loss']}")
         state["history"].append(
             {"train/loss": float(np.mean(state["losses"]))} | {f"validation/{k}": v for k, v in judged.items()}
         )
-        if judged["loss"] < state["best"] - params.min_delta:
+        if state["best"] is None or judged["loss"] < state["best"] - params.min_delta:
             state |= {"best": judged["loss"], "best_epoch": state["epoch"], "best_model": weights(model)}
         state |= {"epoch": state["epoch"] + 1, "batch": 0, "losses": [], "order": draw()}
         progress.set_postfix(validation=f"{judged['loss']:.4f}")

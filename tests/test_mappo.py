@@ -1,15 +1,19 @@
 import copy
 import math
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from algospace import agents, mappo
+from algospace.consensus import MARLParams
 from algospace.env import DELAYS, Step, vote
 from algospace.errors import InputError
 from algospace.mappo import PPOParams, Rollout
+from algospace.pipeline import training_state
+from algospace.pipeline.config import load_params
 
 PARAMS = PPOParams(
     num_envs=16,
@@ -82,9 +86,7 @@ def test_gae_is_the_sum_of_discounted_errors():
     ends = torch.rand(2, steps, slots, generator=generator) < 0.15
     terminated, truncated = ends[0], ends[1] & ~ends[0]
     nothing = torch.empty(0)
-    rollout = Rollout(
-        {}, nothing, nothing, nothing, values, rewards, discounts, terminated, truncated, next_values
-    )
+    rollout = Rollout({}, nothing, nothing, nothing, values, rewards, discounts, terminated, truncated, next_values)
     advantages, returns = mappo.gae(rollout, lam)
     for slot in range(slots):
         for t in range(steps):
@@ -220,27 +222,36 @@ def greedy_reward(team):
     return env.step(actions).reward.mean().item()
 
 
-def test_it_learns_a_tiny_environment():
-    params = PARAMS.model_copy(update={"num_envs": 32, "num_steps": 16, "total_timesteps": 32 * 16 * 40})
+@pytest.fixture(scope="module")
+def trained():
+    """A team that has seen 15,000 steps."""
+    update = {
+        "num_envs": 64, "num_steps": 10, "total_timesteps": 64 * 10 * 24, "learning_rate": 0.02,
+        "num_minibatches": 2, "update_epochs": 4, "target_kl": 0.2,
+    }  # fmt: skip
     team = small_team()
-    trained = train(team, Signs(32), params.model_copy(update={"learning_rate": 0.01}))
+    return team, train(team, Signs(64), PARAMS.model_copy(update=update))
+
+
+def test_it_learns_a_tiny_environment(trained):
+    team, (_, history) = trained
+    assert greedy_reward(small_team()) < 0.5
     assert greedy_reward(team) == pytest.approx(2 / 3)
     # And with dropout, exploration and all while it trained: more than 95 % of the best.
-    late = [row["charts/mean_reward_r"] for row in trained.history[-5:]]
+    late = [row["charts/mean_reward_r"] for row in history[-5:]]
     assert sum(late) / len(late) > 0.95 * 2 / 3
-    assert trained.history[-1]["losses/explained_variance"] > 0.3
+    assert history[-1]["losses/explained_variance"] > 0.3
+    assert not team.training
 
 
-def test_the_auxiliary_heads_learn_what_pays():
-    params = PARAMS.model_copy(update={"total_timesteps": 16 * 8 * 80, "learning_rate": 0.01})
-    team, env = small_team(), Signs()
-    train(team, env, params)
+def test_the_auxiliary_heads_learn_what_pays(trained):
+    env = Signs()
     seen = env.expand({"index": torch.arange(3), "time": torch.zeros(3, dtype=torch.int64)})
     with torch.no_grad():
-        output = team(seen, None)
+        output = trained[0](seen, None)
     wins = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     assert ((output.confidence.sigmoid() > 0.5).float() == wins[:, None]).all()
-    assert (output.inefficiency.sign() == wins * 2 - 1).all()
+    torch.testing.assert_close(output.inefficiency, wins * 2 - 1, atol=0.4, rtol=0)
 
 
 # Ratio one
@@ -267,10 +278,49 @@ def test_the_ratio_is_one_before_the_first_step(gain):
     assert worst(None) > 1e-4
 
 
-def test_seeds_never_repeat():
-    rollout = mappo.collect(
-        Signs(), small_team(), agents.Critic(3, 4, 4, 16), 8, torch.Generator().manual_seed(0)
+WIDE = {
+    "structure": (48, 8),
+    "tactical": (60, 7),
+    "arbitrageur": (100, 15),
+    "side": (9,),
+    "context": (38,),
+    "account": (5,),
+}
+
+
+class Wide(Signs):
+    """The same with full windows, so that the default networks have something to round."""
+
+    def __init__(self, num_envs):
+        super().__init__(num_envs)
+        generator = torch.Generator().manual_seed(1)
+        self.tables = {name: torch.randn(3, *shape, generator=generator) for name, shape in WIDE.items()}
+
+    def expand(self, observation):
+        return {name: table[observation["index"]] for name, table in self.tables.items()}
+
+
+def test_the_ratio_is_one_in_minibatches_of_the_default_team():
+    # A rollout runs 64 rows at a time, the update 256: another batch shape, hence room for other roundings.
+    marl = load_params("marl", MARLParams, Path(__file__).parents[1] / "params.yaml")
+    torch.manual_seed(0)
+    team = agents.Team(
+        43, marl.channels, marl.stride, marl.n_heads, marl.message_dim, marl.head_dim, marl.dropout,
+        {"structure": 8, "tactical": 7, "arbitrageur": 15}, 9,
+    ).train()  # fmt: skip
+    env, critic = Wide(64), agents.Critic(3, marl.channels[-1], 43, 16)
+    rollout = mappo.collect(env, team, critic, 6, torch.Generator().manual_seed(0))
+    order = torch.randperm(6 * 64)[:256]
+    kinds, seeds, actions, old = (
+        x.flatten(0, 1)[order]
+        for x in (rollout.observation["index"], rollout.seeds, rollout.actions, rollout.log_probs)
     )
+    log_probs, _ = agents.log_prob_entropy(team(env.expand({"index": kinds}), seeds), actions)
+    assert ((log_probs - old).exp() - 1).abs().max().item() <= 1e-6
+
+
+def test_seeds_never_repeat():
+    rollout = mappo.collect(Signs(), small_team(), agents.Critic(3, 4, 4, 16), 8, torch.Generator().manual_seed(0))
     assert len(rollout.seeds.unique()) == 8 * 16
 
 
@@ -310,24 +360,49 @@ def same_run(a, b):
     return all(torch.equal(x, y) for x, y in weights) and a[1].history == b[1].history
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_a_resumed_run_ends_with_the_same_bytes(at):
-    team = small_team()
-    straight = team, train(team, Signs())
-    states, count = [], iter(range(1, 99))
+@pytest.fixture(scope="module")
+def undisturbed():
+    """A run and its state after every update."""
+    team, states = small_team(), []
 
     def keep(step, snapshot):
-        if next(count) == at:
-            states.append(copy.deepcopy({**snapshot(), "step": step}))  # what the saver keeps
+        states.append(copy.deepcopy({**snapshot(), "step": step}))  # what the saver keeps
 
-    train(small_team(), Signs(), on_step=keep)
+    return (team, train(team, Signs(), on_step=keep)), states
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_resumed_run_ends_with_the_same_bytes(undisturbed, at):
+    straight, states = undisturbed
     other = small_team(seed=9)
     torch.manual_seed(4321)
     steps = []
-    again = train(other, Signs(seed=5), seed=8, on_step=lambda step, snapshot: steps.append(step), resumed=states[0])
+    again = train(
+        other, Signs(seed=5), seed=8, on_step=lambda step, snapshot: steps.append(step),
+        resumed=copy.deepcopy(states[at]),
+    )  # fmt: skip
     assert same_run((other, again), straight)
-    assert len(steps) == 4 - at
-    assert all(step > states[0]["step"] for step in steps)
+    assert steps == [state["step"] for state in states[at + 1 :]]
+
+
+def test_a_state_survives_the_saver(undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_state, "SAVE_EVERY", 1)
+    saver, updates = training_state.TrainingState(tmp_path), []
+
+    def save_two(step, snapshot):
+        updates.append(step)
+        if len(updates) <= 2:
+            saver(step, snapshot)
+
+    train(small_team(), Signs(), on_step=save_two)
+    other = small_team(seed=9)
+    again = train(other, Signs(seed=5), seed=8, resumed=training_state.TrainingState(tmp_path).resumed)
+    assert same_run((other, again), undisturbed[0])
+
+
+def test_taking_a_snapshot_changes_nothing(undisturbed):
+    team = small_team()
+    assert same_run((team, train(team, Signs())), undisturbed[0])
 
 
 def test_steps_are_optimiser_steps():
@@ -372,8 +447,8 @@ def test_every_step_of_the_rollout_is_used_once_an_epoch():
     assert used[0] != used[4]
 
 
-def test_diagnostics():
-    history = train(small_team(), Signs()).history
+def test_diagnostics(undisturbed):
+    history = undisturbed[0][1].history
     assert len(history) == 4
     names = {
         "losses/approx_kl", "losses/clipfrac", "losses/policy_loss", "losses/value_loss", "losses/entropy",
@@ -386,13 +461,9 @@ def test_diagnostics():
     assert history[0]["losses/entropy"] == pytest.approx(most, abs=0.05)
 
 
-def test_same_seed_same_bytes():
-    runs = []
-    for seed in (0, 0, 1):
-        team = small_team()
-        runs.append((team, train(team, Signs(), seed=seed)))
-    assert same_run(runs[0], runs[1])
-    assert not same_run(runs[0], runs[2])
+def test_another_seed_is_another_run(undisturbed):
+    team = small_team()
+    assert not same_run((team, train(team, Signs(), seed=1)), undisturbed[0])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

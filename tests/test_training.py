@@ -8,6 +8,7 @@ from torch import nn
 
 from algospace import training
 from algospace.errors import InputError
+from algospace.pipeline import training_state
 
 PARAMS = training.OptimizerParams(
     batch_size=8,
@@ -120,6 +121,19 @@ def test_a_resumed_run_ends_with_the_same_bytes(at):
     assert again == found
     assert same_weights(other.model, straight.model)
     assert after == list(range(at + 1, 25))
+
+
+@pytest.mark.parametrize("at", [2, 6, 13])
+def test_a_state_survives_the_saver(tmp_path, monkeypatch, at):
+    # The first epoch included: an epoch of the profile `full` is longer than the time between two saves.
+    monkeypatch.setattr(training_state, "SAVE_EVERY", 1)
+    straight = Task()
+    found = straight.fit()
+    saver = training_state.TrainingState(tmp_path)
+    Task().fit(on_step=lambda step, snapshot: saver(step, snapshot) if step == at else None)
+    other = Task(seed=77)
+    assert other.fit(resumed=training_state.TrainingState(tmp_path).resumed) == found
+    assert same_weights(other.model, straight.model)
 
 
 def test_a_run_may_be_resumed_twice():

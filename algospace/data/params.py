@@ -22,8 +22,12 @@ class SyntheticParams(Params):
     @field_validator("start")
     @classmethod
     def _iso_date(cls, start: str) -> str:
-        if not 1970 <= date.fromisoformat(start).year <= 2090:
-            raise ValueError("expected a date between 1970 and 2090")
+        try:
+            year = date.fromisoformat(start).year
+        except ValueError:
+            year = 0
+        if not 1970 <= year <= 2090:
+            raise ValueError("expected an ISO date between 1970 and 2090")
         return start
 
 

@@ -3,16 +3,13 @@
 import json
 import math
 import re
-from collections.abc import Mapping
 from importlib import resources
-from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
 
 from algospace import artefacts
 from algospace.errors import InputError
@@ -25,8 +22,8 @@ SECTIONS = (
     "seed", "runtime", "data", "indicators", "gate1", "features", "market", "rde", "mrms", "marl", "export",
 )  # fmt: skip
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-# YAML 1.1 reads 1e-4 as a string, DVC and YAML 1.2 as a number: both spellings are numbers here.
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+# YAML 1.1 reads 1e-4 as a string, DVC and YAML 1.2 as a number: where a number is wanted, both spellings are one.
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d{1,3}")
 
 
 class RuntimeParams(Params):
@@ -47,43 +44,92 @@ def load_params(section: str, model: type[T], path: Path = PARAMS) -> T:
     content = _read(path)
     if section not in content:
         raise InputError(f"{path}: {section}: expected this section, found none")
+    adapter: TypeAdapter[Any] = TypeAdapter(Seed if section == "seed" else model)
+    value = content[section]
     try:
-        adapter = TypeAdapter(Seed if section == "seed" else model)
-        return adapter.validate_json(json.dumps(content[section]), strict=True)  # type: ignore[return-value]
+        try:
+            found: T = _validate(adapter, value)
+        except ValidationError as error:
+            if not _read_exponents(value, error):
+                raise
+            found = _validate(adapter, value)
+        return found
     except ValidationError as error:
         raise InputError(f"{path}: {_describe(section, error.errors()[0], model)}") from None
 
 
+def _validate(adapter: TypeAdapter[Any], value: Any) -> Any:
+    return adapter.validate_json(json.dumps(value), strict=True)
+
+
+def _is_exponent(value: Any) -> bool:
+    return isinstance(value, str) and _EXPONENT.fullmatch(value) is not None
+
+
+def _read_exponents(value: Any, error: ValidationError) -> bool:
+    """Turn strings in exponent notation into floats where a float was expected; say whether there was any."""
+    found = False
+    for item in error.errors():
+        if item["type"] == "float_type" and item["loc"] and _is_exponent(item["input"]):
+            parent = value
+            for key in item["loc"][:-1]:
+                parent = parent[key]
+            parent[item["loc"][-1]] = float(item["input"])
+            found = True
+    return found
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        _refuse_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), path)
     except FileNotFoundError:
         raise InputError(f"{path}: expected the parameter file, found nothing there") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except IsADirectoryError:
+        raise InputError(f"{path}: expected the parameter file, found a directory") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise InputError(f"{where}: expected YAML, found {getattr(error, 'problem', error)}") from None
+        found = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError(f"{where}: expected YAML, found {found}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected sections, found {type(content).__name__}")
     unknown = sorted(map(str, set(content) - set(SECTIONS)))
     if unknown:
         raise InputError(f"{path}: {unknown[0]}: expected one of {', '.join(SECTIONS)}, found an unknown key")
-    return {key: _numbers(key, value, path) for key, value in content.items()}
+    for key, value in content.items():
+        _refuse_what_json_lacks(str(key), value, path)
+    return content
 
 
-def _numbers(key: str, value: Any, path: Path) -> Any:
-    """Strings in exponent notation become floats; what JSON cannot hold is refused by its key."""
+def _refuse_repeated_keys(node: Any, path: Path) -> None:
+    """YAML lets the last of two equal keys win silently."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise InputError(f"{path}:{line}: {key.value}: expected this key once, found it again")
+            seen.add(key.value)
+            _refuse_repeated_keys(value, path)
+
+
+def _refuse_what_json_lacks(key: str, value: Any, path: Path) -> None:
     if isinstance(value, dict):
-        return {name: _numbers(f"{key}.{name}", item, path) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(f"{key}.{i}", item, path) for i, item in enumerate(value)]
-    if isinstance(value, str) and _EXPONENT.fullmatch(value):
-        value = float(value)
-    if isinstance(value, float) and not math.isfinite(value):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise InputError(f"{path}: {key}: expected text for a key (quote it), found {name}")
+            _refuse_what_json_lacks(f"{key}.{name}", item, path)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            _refuse_what_json_lacks(f"{key}.{i}", item, path)
+    elif (isinstance(value, float) or _is_exponent(value)) and not math.isfinite(float(value)):
         raise InputError(f"{path}: {key}: expected a finite number, found {value}")
-    if not isinstance(value, str | int | float | bool | None):
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise InputError(f"{path}: {key}: expected a number below 2^63, found a larger one")
+    elif not isinstance(value, str | int | float | bool | None):
         raise InputError(f"{path}: {key}: expected text (quote it), found a {type(value).__name__}")
-    return value
 
 
 def _describe(section: str, error: ErrorDetails, model: object) -> str:
@@ -93,14 +139,16 @@ def _describe(section: str, error: ErrorDetails, model: object) -> str:
         return f"{where}: expected one of {', '.join(known)}, found an unknown key"
     if error["type"] == "missing":
         return f"{where}: expected a value, found none"
-    wanted = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{where}: expected {wanted}, found {json.dumps(error['input'])}"
+    wanted = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("expected ")
+    found = "a mapping" if isinstance(error["input"], dict) else json.dumps(error["input"])
+    return f"{where}: expected {wanted}, found {found[:100]}"
 
 
 def _keys_beside(model: object, loc: tuple[int | str, ...]) -> list[str]:
     for name in loc[:-1]:
         field = getattr(model, "model_fields", {}).get(name)
-        model = field.annotation if field else None
+        choices = [field.annotation, *get_args(field.annotation)] if field else []
+        model = next((choice for choice in choices if hasattr(choice, "model_fields")), None)
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
@@ -112,7 +160,7 @@ def profiles() -> dict[str, dict[str, list[Any]]]:
 
 
 def switch_profile(name: str, path: Path = PARAMS) -> list[str]:
-    """Write a profile's values into ``params.yaml``, comments kept; return ``key: old -> new`` lines.
+    """Write a profile's values into ``params.yaml``, its comments and layout kept; return ``key: old -> new`` lines.
 
     `default` brings back the default of every key that any profile changes; other keys are never touched.
     """
@@ -123,23 +171,33 @@ def switch_profile(name: str, path: Path = PARAMS) -> list[str]:
     if name != "default":
         values |= {key: pair[1] for key, pair in known[name].items()}
     _read(path)
-    round_trip = YAML()
-    round_trip.preserve_quotes = True
-    round_trip.width = 200
-    document = round_trip.load(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
     changes = []
     for key, value in values.items():
-        *parents, leaf = key.split(".")
-        section = document
-        for parent in parents:
-            section = section.get(parent) if isinstance(section, Mapping) else None
-        if not isinstance(section, dict) or leaf not in section:
-            raise InputError(f"{path}: {key}: expected this key, found none")
-        if section[leaf] != value:
-            changes.append(f"{key}: {section[leaf]} -> {value}")
-            section[leaf] = value
+        node = _node(yaml.compose(text, Loader=yaml.SafeLoader), key, path)
+        start, end = node.start_mark.index, node.end_mark.index
+        old, new = text[start:end], value if isinstance(value, str) else json.dumps(value)
+        if yaml.safe_load(old) != value:
+            changes.append(f"{key}: {old} -> {new}")
+            text = text[:start] + new + _aligned(text[end:], len(new) - len(old))
     if changes:
-        text = StringIO()
-        round_trip.dump(document, text)
-        artefacts.write_bytes(path, text.getvalue().encode())
+        artefacts.write_bytes(path, text.encode())
     return changes
+
+
+def _node(node: Any, key: str, path: Path) -> Any:
+    """Find the YAML node of a dotted key's value."""
+    for name in key.split("."):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((value for found, value in pairs if found.value == name), None)
+    if node is None:
+        raise InputError(f"{path}: {key}: expected this key, found none")
+    return node
+
+
+def _aligned(rest: str, longer: int) -> str:
+    """Text after a value that became longer by so many characters, with the comment behind it left in its column."""
+    comment = rest.lstrip(" ")
+    if not comment.startswith("#"):
+        return rest
+    return " " * max(2, len(rest) - len(comment) - longer) + comment

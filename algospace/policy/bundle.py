@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from algospace import agents, artefacts, market, mrms, nets, rde
 from algospace.consensus import Calibration, Gate2Params
@@ -19,13 +19,17 @@ from algospace.data.params import DataParams
 from algospace.errors import BundleError, InputError
 from algospace.features.fitted import Fitted
 from algospace.features.params import FeatureParams
+from algospace.features.table import TACTICAL
 from algospace.indicators.params import IndicatorParams
 from algospace.policy.decide import Policy, Settings
 from algospace.synergy import Gate1Params
 
+# What building a policy out of forged content may raise (pydantic's and our own errors are ValueErrors).
+_UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 SCHEMA = 1
 MANIFEST = "manifest.json"
 TENSORS = ("fitted.safetensors", "rde.safetensors", "mrms.safetensors", "marl.safetensors")
+_KEYS = {"files", "settings", "seed", "threads", "calibration", "provenance", "digest"}
 _MODELS: dict[str, Any] = {
     "contract": Contract,
     "data": DataParams,
@@ -79,18 +83,25 @@ def verify(directory: Path) -> dict[str, Any]:
     except InputError as error:
         raise BundleError(str(error)) from None
     path = directory / MANIFEST
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA or not set(manifest) >= _KEYS:
         raise BundleError(f"{path}: expected a manifest of schema {SCHEMA}, found another")
     stated = manifest.pop("digest", None)
     # The digest is of the parsed content; the bytes must be the ones that `write` gives for it.
     whole = {**manifest, "digest": stated}
-    if stated != _digest(manifest) or path.read_bytes() != artefacts.json_bytes(whole):
+    try:
+        untouched = stated == _digest(manifest) and path.read_bytes() == artefacts.json_bytes(whole)
+    except ValueError:
+        untouched = False
+    if not untouched:
         raise BundleError(f"{path}: expected the manifest as it was written, found an altered one")
     found = sorted(entry.name for entry in directory.iterdir())
     for name in sorted({MANIFEST, *TENSORS} ^ set(found)):
         raise BundleError(f"{directory / name}: expected {'no such file' if name in found else 'this file'}")
+    for name in (MANIFEST, *TENSORS):
+        if (directory / name).is_symlink() or not (directory / name).is_file():
+            raise BundleError(f"{directory / name}: expected a file, found another thing")
     for name in TENSORS:
-        if (directory / name).is_symlink() or artefacts.sha256(directory / name) != manifest["files"].get(name):
+        if artefacts.sha256(directory / name) != manifest["files"].get(name):
             raise BundleError(f"{directory / name}: expected the file of the manifest's sha256, found an altered one")
     return whole
 
@@ -114,18 +125,53 @@ def load(directory: Path) -> tuple[Policy, dict[str, Any]]:
             for name, model in _MODELS.items()
         }
         tensors: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {
-            name: artefacts.read_tensors(directory / name) for name in TENSORS
+            name: _read(directory / name) for name in TENSORS
         }
         policy = Policy(
-            Settings(**settings, seed=manifest["seed"], threads=manifest["threads"]),
+            Settings(**settings, seed=_count(manifest, "seed", 0), threads=_count(manifest, "threads", 1)),
             Fitted.from_tensors(tensors["fitted.safetensors"][0]),
             rde.load(*tensors["rde.safetensors"]),
             mrms.load(*tensors["mrms.safetensors"]),
             agents.load(*tensors["marl.safetensors"]),
-            Calibration(**manifest["calibration"]),
+            Calibration(float(manifest["calibration"]["slope"]), float(manifest["calibration"]["intercept"])),
         )
-    except (KeyError, TypeError, RuntimeError, ValidationError, InputError) as error:
-        raise BundleError(
-            f"{directory}: expected a bundle of this version, found {str(error).splitlines()[0]}"
-        ) from None
+        _check_widths(policy)
+    except _UNFIT as error:
+        found = " ".join(str(error).split()) or type(error).__name__
+        raise BundleError(f"{directory}: expected content that fits together, found {found[:200]}") from None
     return policy, manifest
+
+
+def _check_widths(policy: Policy) -> None:
+    """Refuse parts of different policies: what one part writes must have the shape that the next one reads."""
+    reference, regime, tactical = policy.fitted
+    shapes = {
+        "regime scale": ({(policy.rde.config["n_features"],)}, regime),
+        "tactical scale": ({(len(TACTICAL),)}, tactical),
+    }
+    for name, (expected, scale) in shapes.items():
+        if {np.shape(scale.center), np.shape(scale.scale)} != expected:
+            raise BundleError(f"{name}: expected the shape {expected}, found {np.shape(scale.center)}")
+    width = (policy.settings.indicators.mmd.references, 4)
+    if np.shape(reference.points)[::2] != width or {np.shape(reference.center), np.shape(reference.scale)} != {(4,)}:
+        raise BundleError(f"MMD references: expected {width[0]} sets of rows of 4, found {np.shape(reference.points)}")
+    if np.shape(reference.kernel_scales) != (5,) or np.shape(reference.median_distance) != ():
+        raise BundleError("MMD references: expected 5 kernel scales and one distance, found others")
+    if policy.rde.config["window"] != policy.settings.features.window_regime:
+        raise BundleError("features.window_regime: expected the window of the regime network, found another")
+
+
+def _count(manifest: dict[str, Any], key: str, least: int) -> int:
+    value: int = manifest[key]
+    if type(value) is not int or value < least:
+        raise BundleError(f"{MANIFEST}: {key}: expected an integer of at least {least}, found {value!r}")
+    return value
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Tensors and header of one file; weights that are not finite are refused."""
+    tensors, header = artefacts.read_tensors(path)
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise BundleError(f"{path}: expected finite numbers in {name}, found NaN or inf")
+    return tensors, header

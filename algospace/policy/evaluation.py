@@ -85,8 +85,8 @@ def refusals(records: list[Record]) -> dict[str, int]:
 
 def parity(replay: Replay, prepared: pd.DataFrame) -> bool:
     """Whether the bundle's road from bars to features gave what `prepare` gave, to the last bit."""
-    shared = [name for name in replay.m5.columns if name in prepared.columns]
-    return bool(replay.m5[shared].reset_index(drop=True).equals(prepared[shared].reset_index(drop=True)))
+    columns = list(replay.m5.columns)
+    return set(columns) <= set(prepared.columns) and bool(replay.m5.equals(prepared[columns]))
 
 
 def export_figures(
@@ -112,11 +112,12 @@ def report_data(
 ) -> ReportData:
     """Gather what the report shows of a replay; ``manifest`` is that of the prepared data."""
     bars = replay.m5.iloc[first_row:]
-    start = bars["close_utc"].iloc[0]
+    known = int(np.searchsorted(vectors["close_utc"], bars["close_utc"].iloc[0], side="right"))
     return ReportData(
         title=f"{manifest['contract']['symbol']}: the exported policy on the test bars",
         source=manifest["source"]
         | {
+            "files": [f"{file['path']} (sha256 {file['sha256']})" for file in manifest["source"]["files"]],
             "symbol": manifest["contract"]["symbol"],
             "first": manifest["splits"]["test_first"],
             "last": manifest["splits"]["test_last"],
@@ -132,7 +133,7 @@ def report_data(
         },
         decisions=_decisions(replay),
         bars=bars[["close_utc", "close"]].reset_index(drop=True),
-        regimes=vectors[vectors["close_utc"] >= start].reset_index(drop=True),
+        regimes=vectors.iloc[max(known - 1, 0) :].reset_index(drop=True),
         validation=[
             {"candidates of": half, "weights": weights} | figures[weights]
             for half, figures in validation.items()

@@ -48,21 +48,28 @@ def simulate(
     costs = market.Costs.of(contract, params.cost_multiplier)
     session = bars["session_id"].to_numpy()
     account = market.Account.new(params.account.equity, (1,))
-    free_from, current, pending = first_row, None, None
+    current = None
+    busy_until, held = first_row, None  # held: P&L of what is open, and whether it was filled
     trades = []
     equity = np.full(len(bars), params.account.equity)
     for k, row in enumerate(rows):
-        if pending is not None and free_from <= row:
-            account, pending = account.settle(pending, torch.tensor([True])), None
+        if held is not None and busy_until <= row:
+            account, held = account.settle(*held), None
         if session[row] != current:
             account, current = account.begin_session(torch.tensor([True])), session[row]
-        order = choose(k, account, pending is not None)
-        if order is None or pending is not None:
+        order = choose(k, account, held is not None)
+        if order is None or held is not None:
             continue
         given = (row, order.side, order.stop, order.reward_risk, order.delay)
         at, side, stop, reward_risk, delay = (np.array([x]) for x in given)
         outcome = market.bracket(view, at, side, stop, reward_risk, delay, costs, params.max_bars)
         entry, end = int(outcome.entry_row[0]), int(outcome.exit_row[0])
+        exit_reason = int(outcome.exit[0])
+        # What ends a trade or an order without a fill is the session's end, or the end of the data: neither is known
+        # to have come before the next session's first bar.
+        later = {market.OPEN: len(bars), market.NO_FILL: view.session_end[row] + 1, market.SESSION: end + 1}
+        busy_until = later.get(exit_reason, end)
+        held = torch.zeros(1, dtype=torch.float64), torch.tensor([False])
         if entry < 0:
             continue
         before = float(account.equity[0])
@@ -70,17 +77,15 @@ def simulate(
         pnl = float(outcome.net_r[0]) * order.stop * money
         marked = order.side * (view.close[entry : end + 1] - outcome.entry_price[0]) * money
         equity[entry : end + 1] = before + marked - costs.commission * order.units
-        is_open = outcome.exit[0] == market.OPEN
-        if not is_open:
+        if exit_reason != market.OPEN:
             equity[end:] = before + pnl
-        pending = torch.tensor([pnl], dtype=torch.float64)
-        free_from = len(bars) if is_open else end
+        held = torch.tensor([pnl], dtype=torch.float64), torch.tensor([True])
         trades.append(
             {
                 "event": k, "decided_utc": bars["close_utc"].iloc[row], "entry_utc": bars["start_utc"].iloc[entry],
                 "exit_utc": bars["close_utc"].iloc[end], "side": order.side, "units": order.units,
                 "entry": outcome.entry_price[0], "exit": outcome.exit_price[0], "stop_distance": order.stop,
-                "reward_risk": order.reward_risk, "exit_reason": market.EXITS[outcome.exit[0]],
+                "reward_risk": order.reward_risk, "exit_reason": market.EXITS[exit_reason],
                 "bars": end - entry + 1, "net_r": outcome.net_r[0], "pnl": pnl,
                 "costs": 2 * costs.commission * order.units, "session_id": session[end],
             }

@@ -40,7 +40,7 @@ def test_structure_row_is_cut_and_knows_no_level():
             lvn_distance_points=np.nan,
             lvn_nearest_strength=np.nan,
             close_utc=pd.Timestamp("2022-07-05 22:30Z"),  # 18:30 in New York, in summer
-        )  # fmt: skip
+        )
     )[0]
     angle = 2 * np.pi * 18.5 / 24
     np.testing.assert_allclose(found[2:], [1, 1, 0, 0, np.sin(angle), np.cos(angle)], atol=1e-6)
@@ -74,7 +74,7 @@ def test_tactical_mirror():
             fvg_nearest_level=202.0,
             fvg_mitigation_signal=-1,
             momentum_5=-1.5,
-        )  # fmt: skip
+        )
     )
     mirrored = up[:, windows.MIRROR_TACTICAL_FROM] * windows.MIRROR_TACTICAL
     np.testing.assert_allclose(down, mirrored, atol=1e-7)

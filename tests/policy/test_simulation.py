@@ -152,7 +152,9 @@ def test_session_counters_begin_anew(params):
     seen = []
 
     def choose(k, account, is_open):
-        start, trades, streak = (float(x[0]) for x in (account.session_start, account.session_trades, account.losing_streak))
+        start, trades, streak = (
+            float(x[0]) for x in (account.session_start, account.session_trades, account.losing_streak)
+        )
         seen.append((start, trades, streak))
         return Order(1, 2.0, 2.0, 1, 0) if k != 1 else None
 

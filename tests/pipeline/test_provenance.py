@@ -1,0 +1,68 @@
+"""A bundle's origin is hashes alone; the test bars' uses are counted once a bundle."""
+
+import hashlib
+import json
+
+import pytest
+
+from algospace.pipeline import provenance
+
+PREPARED = {
+    "source": {"kind": "synthetic"},
+    "contract": {"symbol": "MES"},
+    "splits": {"test_first": "2022-11-01"},
+    "rows": 5,
+    "files": {"main_training_data.parquet": {"sha256": "a" * 64, "bytes": 9}},
+}
+
+
+def bars(digest):
+    return {"files": {"main_training_data.parquet": {"sha256": digest}}}
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def log():
+    return [json.loads(line) for line in provenance.TEST_USES.read_text().splitlines()]
+
+
+def test_origin_is_the_inputs_hashes_and_the_data(workspace):
+    from pathlib import Path
+
+    Path("models").mkdir()
+    Path("models/a.safetensors").write_bytes(b"a")
+    Path("requirements.lock").write_bytes(b"lock")
+    found = provenance.of_bundle(PREPARED, [Path("models/a.safetensors"), Path("requirements.lock")])
+    assert found == {
+        "inputs": {
+            "models/a.safetensors": hashlib.sha256(b"a").hexdigest(),
+            "requirements.lock": hashlib.sha256(b"lock").hexdigest(),
+        },
+        "data": {key: PREPARED[key] for key in ("source", "contract", "splits")},
+    }
+    assert str(workspace) not in json.dumps(found)
+
+
+def test_each_bundle_counts_once():
+    assert provenance.count_test_use("one", bars("x")).endswith("judged 1 different bundle here.")
+    assert provenance.count_test_use("one", bars("x")).endswith("judged 1 different bundle here.")
+    assert provenance.count_test_use("two", bars("x")).endswith("judged 2 different bundles here.")
+    assert provenance.count_test_use("one", bars("x")).endswith("judged 2 different bundles here.")
+    assert log() == [{"bars": "x", "bundle": "one"}, {"bars": "x", "bundle": "two"}]
+
+
+def test_other_bars_have_their_own_count():
+    for bundle in ("one", "two", "three"):
+        provenance.count_test_use(bundle, bars("x"))
+    assert "judged 1 different bundle here" in provenance.count_test_use("one", bars("y"))
+    assert "judged 3 different bundles here" in provenance.count_test_use("one", bars("x"))
+    assert len(log()) == 4
+
+
+def test_log_holds_no_time_or_host():
+    provenance.count_test_use("one", bars("x"))
+    assert [set(use) for use in log()] == [{"bars", "bundle"}]
