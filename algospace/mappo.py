@@ -253,7 +253,7 @@ def optimise(
             output = team(seen, seeds[chosen])
             log_probs, entropy = agents.log_prob_entropy(output, actions[chosen])
             advantage = advantages[chosen]
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
             policy_loss, diagnostics = ppo_loss(log_probs, old_log_probs[chosen], advantage, params.clip_coef)
             value = critic(output, seen)
             value_loss = 0.5 * ((value - returns[chosen]) ** 2).mean()

@@ -25,10 +25,11 @@ def main_table(table: FeatureTable, codes: np.ndarray, whole: np.ndarray) -> pd.
 
 
 def regime_rows(table: FeatureTable, rows: Rows, codes: np.ndarray, length: int) -> RegimeRows:
-    """Cut the regime windows; one belongs to a split only when all its rows do."""
+    """Cut the regime windows; one belongs to a split only when every 5-minute bar in its rows does."""
     close = to_ms(table.m30["close_utc"])
-    newest = np.searchsorted(rows.m30_row, np.arange(len(close)))
-    split = codes[np.minimum(newest, len(codes) - 1)]
+    first = np.searchsorted(to_ms(table.m5["start_utc"]), to_ms(table.m30["start_utc"]))
+    last = np.searchsorted(to_ms(table.m5["close_utc"]), close, side="right") - 1
+    split = np.where(codes[first] == codes[last], codes[last], EMBARGO)
     new = np.append(True, split[1:] != split[:-1])
     run = np.arange(1, len(split) + 1) - np.flatnonzero(new)[np.cumsum(new) - 1]
     finite = windows.finite_run(rows.regime) >= length
