@@ -89,10 +89,10 @@ def _metrics(arguments: argparse.Namespace) -> None:
         else:
             yield f"  {name:<48} {'-' if value is None else value}"
 
-    found = {path.stem: artefacts.read_json(path) for path in sorted(Path("metrics").glob("*.json"))}
-    for stage in sorted(found, key=("prepare", "rde", "mrms", "marl", "export").index):
+    for stage in ("prepare", "rde", "mrms", "marl", "export"):
+        found = artefacts.read_json(Path(f"metrics/{stage}.json"))
         print(f"{stage} (test bars: not for selection)" if stage == "export" else stage)
-        print("\n".join(lines("", found[stage])))
+        print("\n".join(lines("", found)))
 
 
 def _profile(arguments: argparse.Namespace) -> None:

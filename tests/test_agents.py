@@ -159,6 +159,25 @@ def test_without_masks_a_trunk_is_a_function():
     assert not torch.allclose(trunk(x, None), trunk(x.flip(1), None), atol=1e-4)
 
 
+def test_a_trunk_is_what_it_says():
+    torch.manual_seed(0)
+    trunk, x = Trunk(5, (4, 8, 8), 2, 2), torch.randn(3, 20, 5)
+    masks = torch.randint(0, 2, (3, 4)).float() * 2, torch.randint(0, 2, (3, 8)).float() * 2
+    h = x.transpose(1, 2)
+    for i, stride in enumerate((1, 2, 2)):
+        conv, norm = trunk.convs[i], trunk.norms[i]
+        h = nn.functional.conv1d(h, conv.weight, conv.bias, stride=stride, padding=1)
+        # Every row is normalised by its own mean and deviation, over channels and time.
+        h = (h - h.mean((1, 2), keepdim=True)) / (h.var((1, 2), correction=0, keepdim=True) + 1e-5).sqrt()
+        h = (h * norm.weight[:, None] + norm.bias[:, None]).clamp(min=0)
+        if i < 2:
+            h = h * masks[i][:, :, None]
+    h = h.transpose(1, 2)
+    assert h.shape == (3, 5, 8)
+    attended = trunk.attention(h, h, h)[0]
+    torch.testing.assert_close(trunk(x, masks), trunk.norm(h + attended).mean(dim=1), atol=1e-5, rtol=1e-5)
+
+
 # Dropout
 
 
@@ -326,6 +345,6 @@ def test_auxiliary_loss_by_hand():
 
 
 def test_a_net_result_of_zero_is_no_win():
-    output = output_of(VOTES, DELAY, [[2.0, -2.0]] * 3, [0.0, 0.0])
+    output = output_of(VOTES, DELAY, [[2.0, -1.0]] * 3, [0.0, 0.0])
     zero = agents.auxiliary_loss(output, torch.zeros(1, 2))
-    assert zero.item() == pytest.approx((math.log1p(math.exp(2)) + math.log1p(math.exp(-2))) / 2, abs=1e-6)
+    assert zero.item() == pytest.approx((math.log1p(math.exp(2)) + math.log1p(math.exp(-1))) / 2, abs=1e-6)

@@ -113,12 +113,28 @@ def test_refusals_say_why_and_trades_do_not(traded, passed):
             assert record["delay_bars"] in range(5)
 
 
-def test_warm_up_and_late_events_are_refused(traded):
-    early = [r for r in traded.records if r["reasons"] == ["gate1: windows not whole yet"]]
-    assert not any("consensus" in r for r in early)
-    events = traded.m5[traded.m5["gate1_type"] != 0].reset_index(drop=True)
-    for k in np.flatnonzero(events["close_utc"] == events["session_close_utc"]):
-        assert traded.records[k]["decision"] == "refuse", "no bar is left to trade in"
+def test_event_in_the_warm_up_is_refused(trading, traded, bars):
+    """With long windows the first events have too few bars behind them."""
+    features = trading.settings.features.model_copy(update={"window_arbitrage": 3000})
+    found = decide(trading._replace(settings=trading.settings._replace(features=features)), bars.iloc[:3500])
+    early = [r for r in found.records if pd.Timestamp(r["time"]) < bars["close_utc"].iloc[2999]]
+    assert early
+    for record in early:
+        assert record["reasons"] == ["gate1: windows not whole yet"]
+        assert "consensus" not in record
+    assert any("consensus" in r for r in traded.records[: len(early)])
+
+
+def test_event_at_the_end_of_a_session_is_refused(trading, traded, bars):
+    """The session closes with the event's bar: no bar is left to trade in."""
+    taken = next(r for r in traded.records if r["decision"] == "trade" and pd.Timestamp(r["time"]).minute % 30 == 0)
+    now = pd.Timestamp(taken["time"])
+    early = bars[bars["close_utc"] <= now].copy()
+    early.loc[early["session_id"] == early["session_id"].iloc[-1], "session_close_utc"] = now
+    last = decide(trading, early).records[-1]
+    assert last["id"] == taken["id"]
+    assert last["decision"] == "refuse"
+    assert last["reasons"] == ["gate1: no bar left in the session"]
 
 
 def test_proposal_and_trade_agree(traded, settings):
