@@ -13,7 +13,7 @@ help:            ## this list
 setup:           ## .venv with the locked run-time dependencies and the package, editable
 	@cat requirements.lock pyproject.toml | cmp -s - $(VENV)/installed || { \
 	  test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV); \
-	  echo "installing the locked dependencies into $(VENV) (1.9 GB with a CPU build of torch)"; \
+	  echo "installing the locked dependencies into $(VENV) (2.0 GB with a CPU build of torch)"; \
 	  pip install --quiet --only-binary ta-lib -r requirements.lock && \
 	  pip install --quiet --no-deps --no-build-isolation -e . && \
 	  cat requirements.lock pyproject.toml > $(VENV)/installed; }
