@@ -90,7 +90,10 @@ def _metrics(arguments: argparse.Namespace) -> None:
             yield f"  {name:<48} {'-' if value is None else value}"
 
     for stage in ("prepare", "rde", "mrms", "marl", "export"):
-        found = artefacts.read_json(Path(f"metrics/{stage}.json"))
+        path = Path(f"metrics/{stage}.json")
+        if not path.exists():
+            continue  # a run that has not come to this stage yet
+        found = artefacts.read_json(path)
         print(f"{stage} (test bars: not for selection)" if stage == "export" else stage)
         print("\n".join(lines("", found)))
 
