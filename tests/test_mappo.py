@@ -461,6 +461,19 @@ def test_diagnostics(undisturbed):
     assert history[0]["losses/entropy"] == pytest.approx(most, abs=0.05)
 
 
+def test_the_entropy_bonus_keeps_the_policy_open():
+    entropies = []
+    for ent_coef in (0.0, 10.0):
+        team = small_team()
+        with torch.no_grad():
+            for head in team.out:
+                head.bias[1] += 2.0
+        update = {"ent_coef": ent_coef, "vf_coef": 0.0, "aux_coef": 0.0, "target_kl": 1e9}
+        history = train(team, Signs(), PARAMS.model_copy(update=update)).history
+        entropies.append(history[-1]["losses/entropy"])
+    assert entropies[1] > entropies[0] + 0.1
+
+
 def test_another_seed_is_another_run(undisturbed):
     team = small_team()
     assert not same_run((team, train(team, Signs(), seed=1)), undisturbed[0])

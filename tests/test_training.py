@@ -93,6 +93,7 @@ def test_every_sample_of_an_epoch_is_used_once_in_batches():
         batches = [chosen for e, chosen in task.seen if e == epoch]
         assert [len(b) for b in batches] == [8, 8, 8, 6]
         assert sorted(i for batch in batches for i in batch) == list(range(30))
+    assert len({str(chosen) for _, chosen in task.seen}) == 24  # every epoch in another order
 
 
 def test_every_optimiser_step_is_reported():
