@@ -1,6 +1,6 @@
 """RDE, the regime detection engine: a Transformer-VAE whose latent mean is the market's regime vector.
 
-Bowman et al. 2016 (Transformer encoder here), Kingma and Welling 2014 (VAE). It reconstructs its INPUT window: an
+Vaswani et al. 2017 (encoder), Kingma and Welling 2014 (VAE). It reconstructs its INPUT window: an
 encoder that reconstructs its own context is minimised by a constant and carries nothing.
 """
 
@@ -91,7 +91,8 @@ class RegimeVAE(nn.Module):
 
 
 def _gelu(x: Tensor) -> Tensor:
-    # Not F.gelu itself: the layer would take its fused inference path, which gives other bits than the training path.
+    # Not F.gelu itself, for which the layer has a fused inference path. Its attention still takes a native one without
+    # gradients, so a vector's bits are those of `nets.infer`, the one road of inference, and not of a training pass.
     return F.gelu(x)
 
 

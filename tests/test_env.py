@@ -463,7 +463,7 @@ def mirror(m5, m30):
 
 def rows_of(m5, m30):
     tactical = fitted.tactical_rows(m5)
-    neutral = np.where([name in ("adx_14", "volume_ratio") for name in fitted.table.TACTICAL], 20.0, 0.0)
+    neutral = np.where([name in ("adx_14", "volume_ratio") for name in fitted.table.SIDE], 20.0, 0.0)
     side = fitted.Scale(neutral, np.full(9, 3.0))(tactical)
     structure = windows.structure_rows(m30)
     return Rows(structure, structure[:, :1], windows.tactical_rows(m5), side, np.arange(len(m5)) // 6)

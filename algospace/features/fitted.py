@@ -65,7 +65,7 @@ class Fitted(NamedTuple):
 def tactical_rows(m5: pd.DataFrame) -> np.ndarray:
     """The nine tactical features (n, 9), float64: oscillators about their neutral value, MACD in percent of price."""
     percent = 100.0 / m5["close"].to_numpy()
-    columns = {name: m5[name].to_numpy() for name in table.TACTICAL}
+    columns = {name: m5[name].to_numpy() for name in table.SIDE}
     columns["rsi_14"] = columns["rsi_14"] - 50.0
     columns["stoch_k"] = columns["stoch_k"] - 50.0
     columns["bb_percent"] = columns["bb_percent"] - 0.5
@@ -101,5 +101,5 @@ def fit(bars: pd.DataFrame, train: np.ndarray, contract: Contract, params: Indic
     m5 = bars.assign(**technical.tactical(o, h, l, c, v, params.volume_window, params.momentum_bars))
     tactical = tactical_rows(m5)
     # Directional features keep their neutral value at zero, so that a mirrored market is the mirrored feature.
-    neutral = np.where(np.isin(table.TACTICAL, ("adx_14", "volume_ratio")), np.nanmedian(tactical, axis=0), 0.0)
+    neutral = np.where(np.isin(table.SIDE, ("adx_14", "volume_ratio")), np.nanmedian(tactical, axis=0), 0.0)
     return Fitted(reference, Scale.fit(mmd_rows(m30)), Scale.fit(tactical, neutral))

@@ -13,7 +13,7 @@ from algospace.data.splits import EMBARGO, NAMES, TRAIN
 from algospace.errors import InputError
 from algospace.features import windows
 from algospace.features.prepared import RegimeRows
-from algospace.features.table import EVENT, TACTICAL, FeatureTable
+from algospace.features.table import EVENT, SIDE, FeatureTable
 from algospace.features.windows import Rows
 
 
@@ -74,7 +74,7 @@ def manifest(
         "columns": list(main.columns),
         "structure_features": list(windows.STRUCTURE),
         "tactical_features": list(windows.TACTICAL),
-        "side_features": list(TACTICAL),
+        "side_features": list(SIDE),
         "regime_features": list(windows.REGIME),
         "main_compression_ratio": round(in_memory / files[0].stat().st_size, 3),
         "files": {file.name: {"sha256": artefacts.sha256(file), "bytes": file.stat().st_size} for file in files},

@@ -17,7 +17,8 @@ from algospace.indicators.params import IndicatorParams
 from algospace.synergy import Gate1Params
 
 M30 = 30  # minutes of the slower time frame
-TACTICAL = (
+# Scalars beside the Tactical agent's window.
+SIDE = (
     "rsi_14", "macd", "macd_signal", "bb_percent", "stoch_k", "adx_14", "volume_ratio", "ema_9_ratio", "ema_21_ratio",
 )  # fmt: skip
 # What the risk subsystem and the decision records read of a row.

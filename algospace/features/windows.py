@@ -107,8 +107,8 @@ def complete(rows: Rows, params: FeatureParams) -> np.ndarray:
     """Bool (n5,): every window that ends at the row is whole and finite."""
     if not len(rows.structure):
         return np.zeros(len(rows.m30_row), dtype=bool)
-    m30_run = np.minimum(finite_run(rows.structure) - params.window_30m, finite_run(rows.regime) - params.window_regime)
     structure_run = finite_run(rows.structure)
+    m30_run = np.minimum(structure_run - params.window_30m, finite_run(rows.regime) - params.window_regime)
     safe = np.maximum(rows.m30_row, 0)
     m30_ready = (rows.m30_row >= 0) & (m30_run[safe] >= 0)
     step_ready = (rows.m30_row >= 0) & (structure_run[safe] > 0) & np.isfinite(rows.tactical).all(axis=1)

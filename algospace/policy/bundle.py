@@ -19,7 +19,7 @@ from algospace.data.params import DataParams
 from algospace.errors import BundleError, InputError
 from algospace.features.fitted import Fitted
 from algospace.features.params import FeatureParams
-from algospace.features.table import TACTICAL
+from algospace.features.table import SIDE
 from algospace.indicators.params import IndicatorParams
 from algospace.policy.decide import Policy, Settings
 from algospace.synergy import Gate1Params
@@ -147,7 +147,7 @@ def _check_widths(policy: Policy) -> None:
     reference, regime, tactical = policy.fitted
     shapes = {
         "regime scale": ({(policy.rde.config["n_features"],)}, regime),
-        "tactical scale": ({(len(TACTICAL),)}, tactical),
+        "tactical scale": ({(len(SIDE),)}, tactical),
     }
     for name, (expected, scale) in shapes.items():
         if {np.shape(scale.center), np.shape(scale.scale)} != expected:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from algospace import agents, consensus, env, market, mrms
 from algospace.consensus import Calibration, MARLParams
 from algospace.features import windows
-from algospace.features.table import TACTICAL
+from algospace.features.table import SIDE
 from algospace.features.windows import Rows
 from algospace.policy.decide import Settings
 
@@ -47,7 +47,7 @@ def new_team(params: MARLParams, n_context: int, seed: int) -> agents.Team:
     sizes = {"structure": len(windows.STRUCTURE), "tactical": len(windows.TACTICAL)}
     return agents.Team(
         n_context + market.ACCOUNT_FEATURES, params.channels, params.stride, params.n_heads, params.message_dim,
-        params.head_dim, params.dropout, sizes | {"arbitrageur": sum(sizes.values())}, len(TACTICAL),
+        params.head_dim, params.dropout, sizes | {"arbitrageur": sum(sizes.values())}, len(SIDE),
     )  # fmt: skip
 
 

@@ -91,10 +91,10 @@ def test_scaled_rows_are_cut_and_keep_nan():
 
 
 def test_tactical_rows_by_hand():
-    m5 = pd.DataFrame({"close": [200.0]} | {name: [0.0] for name in table.TACTICAL})
+    m5 = pd.DataFrame({"close": [200.0]} | {name: [0.0] for name in table.SIDE})
     m5.loc[0, ["rsi_14", "stoch_k", "bb_percent", "macd", "macd_signal"]] = [70.0, 20.0, 0.75, 3.0, -1.0]
     m5.loc[0, ["adx_14", "volume_ratio", "ema_9_ratio", "ema_21_ratio"]] = [25.0, 1.5, 0.01, -0.02]
-    found = dict(zip(table.TACTICAL, fitted.tactical_rows(m5)[0], strict=True))
+    found = dict(zip(table.SIDE, fitted.tactical_rows(m5)[0], strict=True))
     assert found == {
         "rsi_14": 20.0, "stoch_k": -30.0, "bb_percent": 0.25, "macd": 1.5, "macd_signal": -0.5, "adx_14": 25.0,
         "volume_ratio": 1.5, "ema_9_ratio": 0.01, "ema_21_ratio": -0.02,
@@ -102,5 +102,5 @@ def test_tactical_rows_by_hand():
 
 
 def test_directional_features_keep_zero_as_neutral(fitted_state):
-    center = dict(zip(table.TACTICAL, fitted_state.tactical.center, strict=True))
+    center = dict(zip(table.SIDE, fitted_state.tactical.center, strict=True))
     assert {name for name, value in center.items() if value != 0.0} == {"adx_14", "volume_ratio"}

@@ -202,9 +202,9 @@ def test_candidate_direction(gappy):
 
 def test_fit_and_table_agree_on_the_tactical_set(clean):
     """What is scaled is there, finite after its warm-up."""
-    assert set(table.TACTICAL) <= set(clean.m5.columns)
+    assert set(table.SIDE) <= set(clean.m5.columns)
     assert set(table.EVENT) <= set(clean.m5.columns)
-    assert np.isfinite(clean.m5[list(table.TACTICAL)].iloc[40:]).all(axis=None)
+    assert np.isfinite(clean.m5[list(table.SIDE)].iloc[40:]).all(axis=None)
 
 
 def test_every_row_of_the_bars_has_a_row(gappy, gappy_bars):

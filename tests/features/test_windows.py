@@ -81,8 +81,8 @@ def test_tactical_mirror():
 
 
 def test_side_mirror_flips_what_has_a_direction():
-    flipped = {name for name, sign in zip(table.TACTICAL, windows.MIRROR_SIDE, strict=True) if sign < 0}
-    assert flipped == set(table.TACTICAL) - {"adx_14", "volume_ratio"}
+    flipped = {name for name, sign in zip(table.SIDE, windows.MIRROR_SIDE, strict=True) if sign < 0}
+    assert flipped == set(table.SIDE) - {"adx_14", "volume_ratio"}
 
 
 def random_rows(seed: int, holes: float) -> Rows:
