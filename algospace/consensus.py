@@ -5,11 +5,11 @@ depends on the event alone and can be repeated.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -38,13 +38,21 @@ class MARLParams(Params):
     train_on: Literal["signals", "synergies"]
     channels: tuple[int, int, int]
     stride: int = Field(ge=1)
-    n_heads: int = Field(ge=1)
+    n_heads: int = Field(ge=2, multiple_of=2)  # with an odd number inference leaves its one path (decision 0003)
     message_dim: int = Field(ge=1)
     head_dim: int = Field(ge=1)
     critic_dim: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
     ppo: PPOParams
     gate2: Gate2Params
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.channels[-1] % self.n_heads:
+            raise ValueError(
+                f"expected the last of channels to be a multiple of n_heads ({self.n_heads}), found {self.channels[-1]}"
+            )
+        return self
 
 
 class Consensus(NamedTuple):

@@ -73,12 +73,16 @@ def proposal_code(proposal: mrms.Proposal) -> np.ndarray:
 
 
 class Windows:
-    """The agents' windows at given rows of a feature table, mirrored so that the signal's direction is up."""
+    """The agents' windows at given rows of a feature table, mirrored so that the signal's direction is up.
+
+    Asked for a row whose windows are not whole (`algospace.features.windows.complete`), it raises `InputError`.
+    """
 
     def __init__(self, rows: Rows, params: FeatureParams, device: str) -> None:
         self.params = params
+        self.whole = torch.from_numpy(windows.complete(rows, params)).to(device)
         self.structure, self.tactical, self.side = (
-            torch.from_numpy(np.nan_to_num(table)).to(device) for table in (rows.structure, rows.tactical, rows.side)
+            torch.from_numpy(table).to(device) for table in (rows.structure, rows.tactical, rows.side)
         )
         self.m30_row = torch.tensor(rows.m30_row, device=device)
         self._structure = torch.from_numpy(windows.MIRROR_STRUCTURE).to(device)
@@ -89,6 +93,8 @@ class Windows:
     def at(self, ends: Tensor, direction: Tensor) -> Observation:
         """Windows (batch, time, features) and the nine side features that end at 5-minute rows ``ends``."""
         ends, direction = ends.to(self.m30_row.device), direction.to(self.m30_row.device)
+        if not ((ends >= 0) & self.whole[ends]).all():
+            raise InputError("env: expected rows whose windows are whole, found one in the warm-up")
         up = (direction > 0)[:, None, None]
 
         def steps(length: int) -> Tensor:

@@ -147,6 +147,7 @@ def train(
     device = env.device
     n_context = team.config["n_context"]
     width = team.config["channels"][-1]
+    torch.manual_seed(seed)  # the critic's first weights are the seed's, whatever drew before
     critic = agents.Critic(len(AGENTS), width, n_context, critic_dim).to(device)
     parameters = [*team.parameters(), *critic.parameters()]
     optimizer = torch.optim.Adam(parameters, params.learning_rate, eps=1e-5)

@@ -4,12 +4,13 @@ Trained on the realised paths of train candidates under the environment's execut
 stops and targets is run through the bars, and the networks learn a distribution over the cells.
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from algospace import market, nets, training
@@ -36,6 +37,13 @@ class MRMSParams(Params):
     consistency: float = Field(ge=0)
     entropy: float = Field(ge=0)
     optimizer: training.OptimizerParams
+
+    @field_validator("stop_grid", "reward_risk_grid")
+    @classmethod
+    def _ascending(cls, grid: tuple[float, ...]) -> tuple[float, ...]:
+        if grid[0] <= 0 or any(b <= a for a, b in pairwise(grid)):
+            raise ValueError("expected positive numbers in ascending order")
+        return grid
 
 
 class Proposal(NamedTuple):

@@ -5,11 +5,11 @@ encoder that reconstructs its own context is minimised by a constant and carries
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,7 +23,7 @@ class RDEParams(Params):
 
     patch: int = Field(ge=1)
     d_model: int = Field(ge=2, multiple_of=2)
-    n_heads: int = Field(ge=1)
+    n_heads: int = Field(ge=2, multiple_of=2)  # with an odd number inference leaves its one path (decision 0003)
     n_layers: int = Field(ge=1)
     d_ff: int = Field(ge=1)
     latent_dim: int = Field(ge=1)
@@ -32,6 +32,12 @@ class RDEParams(Params):
     beta_warmup_epochs: int = Field(ge=0)
     free_bits: float = Field(ge=0)
     optimizer: training.OptimizerParams
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.d_model % self.n_heads:
+            raise ValueError(f"expected d_model to be a multiple of n_heads ({self.n_heads}), found {self.d_model}")
+        return self
 
 
 class RegimeVAE(nn.Module):

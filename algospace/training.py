@@ -22,7 +22,7 @@ OnStep = Callable[[int, Callable[[], dict[str, Any]]], None]
 class OptimizerParams(Params):
     """How a network is fitted: AdamW, cosine schedule, early stopping."""
 
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=2)  # of one sample there is no spread
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)

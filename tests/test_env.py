@@ -385,7 +385,7 @@ def test_nothing_later_is_seen(direction):
         table[now + 1 :] = 1e9
     for table in (poisoned.structure, poisoned.regime):
         table[rows.m30_row[now] + 1 :] = 1e9
-    poisoned.m30_row[now + 1 :] = 0
+    poisoned.m30_row[now + 1 :] = 5
     ends = torch.tensor([now, now - 1, 60])
     sides = torch.full((3,), direction)
     before, after = (Windows(r, WINDOWS, "cpu").at(ends, sides) for r in (rows, poisoned))
@@ -481,6 +481,14 @@ def test_short_in_a_market_is_long_in_its_mirror():
     seen, other = (Windows(rows, WINDOWS, "cpu").at(ends, long) for rows in (market_rows, mirrored_rows))
     for name in seen:
         assert not np.allclose(seen[name], other[name], atol=1e-2), name
+
+
+@pytest.mark.parametrize("end", [-1, 0, 3, 11, 101])
+def test_a_row_without_whole_windows_is_refused(end):
+    rows = random_rows()
+    rows.tactical[98, 2] = np.nan  # in the windows of rows 98..102, the Arbitrageur's five
+    with pytest.raises(InputError, match="windows are whole"):
+        Windows(rows, WINDOWS, "cpu").at(torch.tensor([50, end]), torch.tensor([1, 1]))
 
 
 def test_rows_of_one_batch_are_mirrored_each_on_its_own():

@@ -26,7 +26,7 @@ SMALL = {
     "mrms.optimizer.epochs": 3,
     "mrms.optimizer.samples_per_epoch": 2048,
     "marl.channels": [4, 4, 4],
-    "marl.n_heads": 1,
+    "marl.n_heads": 2,
     "marl.message_dim": 4,
     "marl.head_dim": 8,
     "marl.critic_dim": 8,

@@ -1,5 +1,6 @@
 import copy
 import math
+import os
 
 import numpy as np
 import pytest
@@ -134,6 +135,38 @@ def test_a_state_survives_the_saver(tmp_path, monkeypatch, at):
     Task().fit(on_step=lambda step, snapshot: saver(step, snapshot) if step == at else None)
     other = Task(seed=77)
     assert other.fit(resumed=training_state.TrainingState(tmp_path).resumed) == found
+    assert same_weights(other.model, straight.model)
+
+
+class Killed(BaseException):
+    """What no handler of errors sees, as none sees a SIGKILL."""
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_killed_inside_a_save_it_resumes_with_the_same_bytes(tmp_path, monkeypatch, at):
+    """Die at the at-th file operation of the savings: a whole state is left, or none, and the end is the same."""
+    monkeypatch.setattr(training_state, "SAVE_EVERY", 1)
+    straight = Task()
+    found = straight.fit()
+    calls = iter(range(at, -1, -1))
+
+    def dying(operation):
+        def call(*arguments, **keywords):
+            if next(calls) == 0:
+                raise Killed
+            return operation(*arguments, **keywords)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying(os.replace))
+        patch.setattr(os, "fsync", dying(os.fsync))
+        with pytest.raises(Killed):
+            Task().fit(on_step=training_state.TrainingState(tmp_path))
+    resumed = training_state.TrainingState(tmp_path).resumed
+    other = Task(seed=77 if resumed else 0)
+    assert (resumed is None) == (at < 2)  # the first save ends with its second operation
+    assert other.fit(resumed=resumed) == found
     assert same_weights(other.model, straight.model)
 
 

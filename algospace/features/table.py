@@ -131,11 +131,11 @@ def _add_gate1(m5: pd.DataFrame, params: Gate1Params) -> pd.DataFrame:
                 columns[f"gate1_{name}_{label}"] = values[:, side]
         else:
             columns[f"gate1_{name}"] = values
-    # A candidate is a bar with a signal and time left to trade; its direction is that of the signals' majority,
-    # of the first of them (MLMI, NW-RQK, FVG) when they cancel.
+    # A candidate is a bar with a signal, time left to trade and an ATR to place a stop by; its direction is that of
+    # the signals' majority, of the first of them (MLMI, NW-RQK, FVG) when they cancel.
     total = np.sign(sum(event.astype(np.int64) for event in events))
     first = np.select([event != 0 for event in events], events, 0)
     direction = np.where(gate.type != 0, gate.direction, np.where(total != 0, total, first)).astype(np.int8)
-    time_left = (m5["session_close_utc"] > m5["close_utc"]).to_numpy()
-    columns["candidate_direction"] = np.where(time_left, direction, 0).astype(np.int8)
+    tradable = ((m5["session_close_utc"] > m5["close_utc"]) & m5["m30_atr"].notna()).to_numpy()
+    columns["candidate_direction"] = np.where(tradable, direction, 0).astype(np.int8)
     return pd.concat([m5, pd.DataFrame(columns, index=m5.index)], axis=1)

@@ -140,6 +140,8 @@ def _describe(section: str, error: ErrorDetails, model: object) -> str:
     if error["type"] == "missing":
         return f"{where}: expected a value, found none"
     wanted = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("expected ")
+    if ", found " in wanted:  # a rule across keys says itself what it found
+        return f"{where}: expected {wanted}"
     found = "a mapping" if isinstance(error["input"], dict) else json.dumps(error["input"])
     return f"{where}: expected {wanted}, found {found[:100]}"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from algospace import artefacts
+from algospace.errors import InputError
 
 TEST_USES = Path("logs/test_uses.jsonl")
 
@@ -25,9 +26,22 @@ def count_test_use(bundle_id: str, prepared: dict[str, Any]) -> str:
     """Append a bundle to the log of those that these test bars have judged; say how many they are."""
     main = prepared["files"]["main_training_data.parquet"]["sha256"]
     lines = TEST_USES.read_text(encoding="utf-8").splitlines() if TEST_USES.exists() else []
-    seen = {(use["bundle"], use["bars"]) for use in map(json.loads, lines)}
-    if (bundle_id, main) not in seen:
+    seen = [_use(line, number) for number, line in enumerate(lines, start=1)]
+    if (main, bundle_id) not in seen:
+        seen.append((main, bundle_id))
         lines.append(json.dumps({"bars": main, "bundle": bundle_id}))
         artefacts.write_bytes(TEST_USES, ("\n".join(lines) + "\n").encode())
-    count = len({json.loads(line)["bundle"] for line in lines if json.loads(line)["bars"] == main})
+    count = len({bundle for bars, bundle in seen if bars == main})
     return f"These test bars have judged {count} different bundle{'s' if count != 1 else ''} here."
+
+
+def _use(line: str, number: int) -> tuple[str, str]:
+    """Read one line of the log: bars and bundle."""
+    try:
+        use = json.loads(line)
+        return str(use["bars"]), str(use["bundle"])
+    except (ValueError, TypeError, KeyError):
+        raise InputError(
+            f"{TEST_USES}:{number}: expected a JSON object with bars and bundle, found {line[:60]!r}; "
+            "mend the line (removing it forgets a use of the test bars)"
+        ) from None

@@ -129,7 +129,7 @@ def replay(
         record = _event_record(settings.contract, event, direction)
         records.append(record)
         if not whole[k]:
-            late = event["candidate_direction"] == 0
+            late = event["close_utc"] == event["session_close_utc"]
             _refuse(record, ["gate1: no bar left in the session" if late else "gate1: windows not whole yet"])
             return None
         if is_open:

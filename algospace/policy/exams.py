@@ -95,7 +95,7 @@ def exam_figures(
     before: dict[str, Judged], after: dict[str, Judged], exams: dict[str, Material], calibration: Calibration
 ) -> dict[str, Any]:
     """What training changed: rates and mean net R at initial and at trained weights on the same candidates."""
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"calibration": calibration._asdict()}
     for name, trained in after.items():
         initial, candidates = before[name], exams[name].candidates
         side = np.maximum(trained.action.astype(int) - 1, 0)

@@ -180,12 +180,14 @@ def test_nothing_bridges_sessions(gappy):
 
 
 def test_candidate_direction(gappy):
-    """The synergy's direction, else the signals' majority, else the first signal's; none without time left."""
+    """The synergy's direction, else the signals' majority, else the first signal's; none without time or an ATR."""
     cases = set()
     for row in gappy.m5.itertuples():
         signals = [row.mlmi_sig, row.nwrqk_sig, row.fvg_sig]
         total = sum(signals)
-        if row.session_close_utc == row.close_utc:
+        if np.isnan(row.m30_atr):
+            case, expected = "no stop", 0
+        elif row.session_close_utc == row.close_utc:
             case, expected = "late" if any(signals) else "late, none", 0
         elif row.gate1_type:
             case, expected = "synergy", row.gate1_direction
@@ -197,7 +199,7 @@ def test_candidate_direction(gappy):
             case, expected = "cancel", next(s for s in signals if s)
         assert row.candidate_direction == expected, f"{case} at {row.close_utc}"
         cases.add(case)
-    assert cases == {"late", "late, none", "synergy", "none", "majority", "cancel"}
+    assert cases == {"no stop", "late", "late, none", "synergy", "none", "majority", "cancel"}
 
 
 def test_fit_and_table_agree_on_the_tactical_set(clean):

@@ -79,6 +79,11 @@ def test_every_section_is_read_as_it_stands():
         ("market", MarketParams, "market.account.equity", -1.0, "found -1.0"),
         ("market", MarketParams, "market.limits", [1, 2], "found [1, 2]"),
         ("mrms", MRMSParams, "mrms.stop_grid", [0.5, "x"], 'found "x"'),
+        ("mrms", MRMSParams, "mrms.stop_grid", [1.0, 1.0], "found [1.0, 1.0]"),
+        ("mrms", MRMSParams, "mrms.reward_risk_grid", [2.0, 1.0], "found [2.0, 1.0]"),
+        ("mrms", MRMSParams, "mrms.optimizer.batch_size", 1, "found 1"),
+        ("rde", RDEParams, "rde.n_heads", 3, "found 3"),
+        ("marl", MARLParams, "marl.n_heads", 1, "found 1"),
         ("marl", MARLParams, "marl.channels", [16, 32], "marl.channels"),
         ("data", DataParams, "data.source", "yahoo", 'found "yahoo"'),
         ("data", DataParams, "data.files", "a.csv", 'found "a.csv"'),
@@ -117,6 +122,15 @@ def test_rule_across_keys_reads_as_a_sentence(tmp_path):
     assert message.startswith("data: ")
     assert "train_fraction + validation_fraction" in message
     assert len(message) < 300, "not the whole section"
+
+
+@pytest.mark.parametrize(("section", "model"), [("rde", RDEParams), ("marl", MARLParams)])
+def test_heads_divide_the_width(tmp_path, section, model):
+    path = tmp_path / "params.yaml"
+    path.write_text(text_of(f"{section}.n_heads", 6))
+    message = refused(section, model, path)
+    assert message.startswith(f"{section}: expected")
+    assert message.endswith("found 32")
 
 
 def test_bad_date_reads_as_a_sentence(tmp_path):

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from algospace.errors import InputError
 from algospace.pipeline import provenance
 
 PREPARED = {
@@ -66,3 +67,13 @@ def test_other_bars_have_their_own_count():
 def test_log_holds_no_time_or_host():
     provenance.count_test_use("one", bars("x"))
     assert [set(use) for use in log()] == [{"bars", "bundle"}]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"bars": "x"}', "7"])
+def test_a_damaged_log_is_named_and_kept(line):
+    provenance.count_test_use("one", bars("x"))
+    damaged = provenance.TEST_USES.read_text() + line + "\n"
+    provenance.TEST_USES.write_text(damaged)
+    with pytest.raises(InputError, match=r"^logs/test_uses.jsonl:2: expected a JSON object"):
+        provenance.count_test_use("two", bars("x"))
+    assert provenance.TEST_USES.read_text() == damaged
