@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from algospace.errors import InputError
-from algospace.indicators.arrays import Bools, Codes, Floats, aligned, session_starts
+from algospace.indicators.arrays import Bools, Codes, Floats, SessionStarts, aligned
 from algospace.params import Params
 
 MLMI, NWRQK, FVG = 1, 2, 3  # kinds of signals, in the order in which those of one bar count
@@ -104,26 +104,56 @@ def detect(
     Causal: row t knows the events of bars up to t. Source: the predecessor's product brief; one tracker a
     direction, and dropping only the oldest signal, are ours.
     """
-    columns = aligned(
-        "gate1",
-        mlmi_event=mlmi_event,
-        nwrqk_event=nwrqk_event,
-        fvg_event=fvg_event,
-        mlmi_strength=mlmi_strength,
-        nwrqk_strength=nwrqk_strength,
-        fvg_strength=fvg_strength,
+    return Stream(params).update(
+        mlmi_event, nwrqk_event, fvg_event, mlmi_strength, nwrqk_strength, fvg_strength, session_id
     )
-    events, strengths = np.stack(columns[:3], axis=1), np.stack(columns[3:], axis=1)
-    wrong = ~np.isin(events, (-1.0, 0.0, 1.0)).all(axis=1)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise InputError(f"gate1: events of row {row} are {events[row].tolist()}, expected -1, 0 or 1")
-    starts = session_starts("gate1", session_id, len(events))
-    return Gate1(*_detect(events, np.nan_to_num(strengths), starts, params.window, params.cooldown))
+
+
+class Stream:
+    """`detect` on bars that come one after the other; it remembers the signals of one window."""
+
+    def __init__(self, params: Gate1Params) -> None:
+        self.params = params
+        self._starts = SessionStarts("gate1")
+        # The signals of each tracker that are still young enough, oldest first: kind, bar, strength.
+        room = 3 * (params.window + 1)
+        self._signals = np.zeros((2, room), np.int64), np.zeros((2, room), np.int64), np.zeros((2, room))
+        self._held = np.zeros(2, np.int64)
+        self._clock = np.array([0, -1])  # bars so far; bar of the session's last emission, -1 without one
+
+    def update(
+        self,
+        mlmi_event: ArrayLike,
+        nwrqk_event: ArrayLike,
+        fvg_event: ArrayLike,
+        mlmi_strength: Floats,
+        nwrqk_strength: Floats,
+        fvg_strength: Floats,
+        session_id: ArrayLike,
+    ) -> Gate1:
+        """Return the synergies and trackers of the next bars (n,)."""
+        columns = aligned(
+            "gate1",
+            mlmi_event=mlmi_event,
+            nwrqk_event=nwrqk_event,
+            fvg_event=fvg_event,
+            mlmi_strength=mlmi_strength,
+            nwrqk_strength=nwrqk_strength,
+            fvg_strength=fvg_strength,
+        )
+        events, strengths = np.stack(columns[:3], axis=1), np.stack(columns[3:], axis=1)
+        wrong = ~np.isin(events, (-1.0, 0.0, 1.0)).all(axis=1)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise InputError(f"gate1: events of row {row} are {events[row].tolist()}, expected -1, 0 or 1")
+        starts = self._starts.update(session_id, len(events))
+        strengths = np.nan_to_num(strengths)
+        window, cooldown = self.params.window, self.params.cooldown
+        return Gate1(*_detect(events, strengths, starts, window, cooldown, *self._signals, self._held, self._clock))
 
 
 @njit(cache=True)
-def _detect(events, strengths, starts, window, cooldown):  # type: ignore[no-untyped-def]
+def _detect(events, strengths, starts, window, cooldown, kind, at, strength, held, clock):  # type: ignore[no-untyped-def]
     n = events.shape[0]
     kind_of = np.zeros(n, dtype=np.int8)
     direction = np.zeros(n, dtype=np.int8)
@@ -136,19 +166,13 @@ def _detect(events, strengths, starts, window, cooldown):  # type: ignore[no-unt
     second_kind = np.zeros((n, 2), dtype=np.int8)
     age = np.full((n, 2), -1, dtype=np.int16)
 
-    # The signals of each tracker that are still young enough, oldest first: kind, bar, strength.
-    room = 3 * (window + 1)
-    kind = np.zeros((2, room), dtype=np.int64)
-    at = np.zeros((2, room), dtype=np.int64)
-    strength = np.zeros((2, room))
-    held = np.zeros(2, dtype=np.int64)
-    emitted = -1  # bar of the session's last emission
+    bar, emitted = clock
     for t in range(n):
         if starts[t]:
             held[:] = 0
             emitted = -1
         for side in range(2):
-            held[side] = _expire(kind[side], at[side], strength[side], held[side], t - window)
+            held[side] = _expire(kind[side], at[side], strength[side], held[side], bar - window)
         for new in range(MLMI, FVG + 1):
             event = events[t, new - 1]
             if event == 0.0:
@@ -158,25 +182,25 @@ def _detect(events, strengths, starts, window, cooldown):  # type: ignore[no-unt
             if second < 0 or new == kind[side, 0] or new == kind[side, second]:
                 if held[side] > 0 or new != FVG:
                     kind[side, held[side]] = new
-                    at[side, held[side]] = t
+                    at[side, held[side]] = bar
                     strength[side, held[side]] = strengths[t, new - 1]
                     held[side] += 1
                 continue
-            if emitted < 0 or t - emitted >= cooldown:
-                emitted = t
+            if emitted < 0 or bar - emitted >= cooldown:
+                emitted = bar
                 one, two = kind[side, 0], kind[side, second]
                 if one == MLMI:
                     kind_of[t] = 1 if two == NWRQK else 2
                 else:
                     kind_of[t] = 3 if two == FVG else 4
                 direction[t] = 1 if side == 0 else -1
-                bars[t] = t - at[side, 0] + 1
+                bars[t] = bar - at[side, 0] + 1
                 parts[one - 1, t] = strength[side, 0]
                 parts[two - 1, t] = strength[side, second]
                 parts[new - 1, t] = strengths[t, new - 1]
                 mean = (parts[0, t] + parts[1, t] + parts[2, t]) / 3.0
                 quality[t] = min(max(0.6 * mean + 0.3 * (1.0 - bars[t] / window) + 0.1, 0.0), 1.0)
-                tie[t] = at[side, second] == at[side, 0] or at[side, second] == t
+                tie[t] = at[side, second] == at[side, 0] or at[side, second] == bar
             held[side] = 0
         for side in range(2):
             if held[side] > 0:
@@ -184,7 +208,9 @@ def _detect(events, strengths, starts, window, cooldown):  # type: ignore[no-unt
                 stage[t, side] = 1 if second < 0 else 2
                 first_kind[t, side] = kind[side, 0]
                 second_kind[t, side] = 0 if second < 0 else kind[side, second]
-                age[t, side] = t - at[side, 0]
+                age[t, side] = bar - at[side, 0]
+        bar += 1
+    clock[0], clock[1] = bar, emitted
     return (
         kind_of, direction, bars, quality, parts[0], parts[1], parts[2], tie,
         stage, first_kind, second_kind, age,

@@ -38,7 +38,7 @@ def main() -> None:
     bars = loaded.bars
 
     codes = splits.split(bars, data)
-    scales = fitted.fit(bars, codes == splits.TRAIN, contract, indicators, seed)
+    scales = fitted.fit(bars, codes == splits.TRAIN, indicators, seed)
     features_table = table.build(bars, contract, indicators, gate1, scales.reference)
     rows = windows.rows(features_table, scales)
     main_table = outputs.main_table(features_table, codes, windows.complete(rows, features))

@@ -85,7 +85,7 @@ def train_mask(market_bars):
 
 @pytest.fixture(scope="session")
 def fitted_state(market_bars, train_mask, settings):
-    return fitted.fit(market_bars, train_mask, settings.contract, settings.indicators, settings.seed)
+    return fitted.fit(market_bars, train_mask, settings.indicators, settings.seed)
 
 
 @pytest.fixture(scope="session")

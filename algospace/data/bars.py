@@ -176,12 +176,23 @@ def resample(bars5: pd.DataFrame, minutes: int = 30) -> pd.DataFrame:
     return _table(slot[first], close, session_id[first], session_close, merged, filled)
 
 
-@numba.njit(cache=True)
-def _heiken_ashi_open(first: float, close: FloatArray) -> FloatArray:
-    result = np.empty_like(close)
-    for t in range(close.size):
-        result[t] = first if t == 0 else (result[t - 1] + close[t - 1]) / 2.0
-    return result
+class Resampler:
+    """`resample` of bars that come one after the other; it remembers the bars of one unfinished bucket."""
+
+    def __init__(self, minutes: int = 30) -> None:
+        self._minutes = minutes
+        self._pending: pd.DataFrame | None = None
+
+    def update(self, bars: pd.DataFrame) -> pd.DataFrame:
+        """Return the longer bars that the next ones complete."""
+        if self._pending is not None:
+            bars = pd.concat([self._pending, bars], ignore_index=True)
+        merged = resample(bars, self._minutes)
+        done = 0
+        if len(merged):  # a bucket ends with its last bar, or with the session
+            done = int(np.searchsorted(to_ms(bars["close_utc"]), to_ms(merged["close_utc"])[-1], side="right"))
+        self._pending = bars.iloc[done:]
+        return merged
 
 
 def heiken_ashi(open: FloatArray, high: FloatArray, low: FloatArray, close: FloatArray) -> HeikenAshi:
@@ -195,14 +206,34 @@ def heiken_ashi(open: FloatArray, high: FloatArray, low: FloatArray, close: Floa
     open, high, low, close
         (n,) prices in points.
     """
-    ha_close = (open + high + low + close) / 4.0
-    ha_open = _heiken_ashi_open((open[0] + close[0]) / 2.0 if open.size else 0.0, ha_close)
-    return HeikenAshi(
-        ha_open,
-        np.maximum(high, np.maximum(ha_open, ha_close)),
-        np.minimum(low, np.minimum(ha_open, ha_close)),
-        ha_close,
-    )
+    return HeikenAshiStream().update(open, high, low, close)
+
+
+class HeikenAshiStream:
+    """`heiken_ashi` of bars that come one after the other."""
+
+    def __init__(self) -> None:
+        self._last = np.full(2, np.nan)  # open and close of the last candle
+
+    def update(self, open: FloatArray, high: FloatArray, low: FloatArray, close: FloatArray) -> HeikenAshi:
+        """Return the candles of the next bars (n,)."""
+        ha_close = (open + high + low + close) / 4.0
+        ha_open = _heiken_ashi_open(open, close, ha_close, self._last)
+        return HeikenAshi(
+            ha_open,
+            np.maximum(high, np.maximum(ha_open, ha_close)),
+            np.minimum(low, np.minimum(ha_open, ha_close)),
+            ha_close,
+        )
+
+
+@numba.njit(cache=True)
+def _heiken_ashi_open(open: FloatArray, close: FloatArray, ha_close: FloatArray, last: FloatArray) -> FloatArray:
+    result = np.empty_like(ha_close)
+    for t in range(ha_close.size):
+        result[t] = (open[t] + close[t]) / 2.0 if np.isnan(last[0]) else (last[0] + last[1]) / 2.0
+        last[0], last[1] = result[t], ha_close[t]
+    return result
 
 
 def _table(

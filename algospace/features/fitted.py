@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from algospace.data.contracts import Contract
+from algospace.data import bars as bars_module
 from algospace.errors import InputError
 from algospace.features import table
 from algospace.indicators import mmd, technical
@@ -80,7 +80,7 @@ def mmd_rows(m30: pd.DataFrame) -> np.ndarray:
     return found
 
 
-def fit(bars: pd.DataFrame, train: np.ndarray, contract: Contract, params: IndicatorParams, seed: int) -> Fitted:
+def fit(bars: pd.DataFrame, train: np.ndarray, params: IndicatorParams, seed: int) -> Fitted:
     """Fit everything on the train rows.
 
     Parameters
@@ -93,13 +93,15 @@ def fit(bars: pd.DataFrame, train: np.ndarray, contract: Contract, params: Indic
         Of the mixture and of the reference subsample.
     """
     bars = bars[train].reset_index(drop=True)
-    m30 = table.m30_table(bars, contract, params)
-    path = table.m30_path(m30)
+    m30 = bars_module.resample(bars, table.M30)
+    ha = bars_module.heiken_ashi(*(m30[name].to_numpy() for name in bars_module.PRICES))
+    volume = m30["volume"].to_numpy()
+    path = mmd.path(*ha, volume)
     reference = mmd.fit(path, np.ones(len(m30), dtype=bool), params.mmd, seed)
-    m30 = table.add_mmd(m30, path, reference, params)
+    regime = mmd.mmd12(path, ha.close, volume, reference, params.mmd.window)
     o, h, l, c, v = (bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume"))
     m5 = bars.assign(**technical.tactical(o, h, l, c, v, params.volume_window, params.momentum_bars))
     tactical = tactical_rows(m5)
     # Directional features keep their neutral value at zero, so that a mirrored market is the mirrored feature.
     neutral = np.where(np.isin(table.SIDE, ("adx_14", "volume_ratio")), np.nanmedian(tactical, axis=0), 0.0)
-    return Fitted(reference, Scale.fit(mmd_rows(m30)), Scale.fit(tactical, neutral))
+    return Fitted(reference, Scale.fit(regime), Scale.fit(tactical, neutral))

@@ -4,19 +4,24 @@ A row may use 5-minute bars up to its own and 30-minute bars that closed at or b
 was fitted (the references of the MMD scores) comes from outside and is never fitted here.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from algospace import synergy
 from algospace.data import bars as bars_module
+from algospace.data.bars import to_ms
 from algospace.data.contracts import Contract
 from algospace.indicators import fvg, lvn, mlmi, mmd, nwrqk, technical
+from algospace.indicators.arrays import Tail
 from algospace.indicators.params import IndicatorParams
 from algospace.synergy import Gate1Params
 
 M30 = 30  # minutes of the slower time frame
+CHUNK_ROWS = 10_000  # bars computed at a time: it bounds the memory and changes no bit
+NOT_JOINED = ("start_utc", "session_id", "session_close_utc", "is_synthetic")  # of a 30-minute row
 # Scalars beside the Tactical agent's window.
 SIDE = (
     "rsi_14", "macd", "macd_signal", "bb_percent", "stoch_k", "adx_14", "volume_ratio", "ema_9_ratio", "ema_21_ratio",
@@ -43,33 +48,122 @@ class FeatureTable(NamedTuple):
     m30: pd.DataFrame
 
 
-def m30_table(bars: pd.DataFrame, contract: Contract, params: IndicatorParams) -> pd.DataFrame:
-    """Resample to 30 minutes and compute that frame's indicators, but for the MMD scores."""
-    m30 = bars_module.resample(bars, M30)
-    o, h, l, c, v = (m30[name].to_numpy() for name in ("open", "high", "low", "close", "volume"))
-    session, synthetic = m30["session_id"].to_numpy(), m30["is_synthetic"].to_numpy()
-    ha = bars_module.heiken_ashi(o, h, l, c)
-    m30["ha_open"], m30["ha_high"], m30["ha_low"], m30["ha_close"] = ha.open, ha.high, ha.low, ha.close
-    m30["atr"] = technical.atr(h, l, c, params.atr)
-    m30["mlmi_value"] = mlmi.mlmi(ha.close, c, params.mlmi)
-    m30["nwrqk_value"] = nwrqk.nwrqk(ha.close, params.nwrqk)
-    m30["nwrqk_slope_bp"], m30["nwrqk_slope"] = nwrqk.slope(m30["nwrqk_value"].to_numpy(), params.nwrqk.slope_window)
-    top, bottom, last = (ha.high, ha.low, ha.close) if params.lvn.heiken_ashi else (h, l, c)
-    nodes = lvn.lvn(top, bottom, last, c, v, session, synthetic, contract.tick * params.lvn.bin_ticks, params.lvn)
-    return m30.assign(**{f"lvn_{name}": values for name, values in nodes._asdict().items()})
+class M30Stream:
+    """The indicators of 30-minute bars that come one after the other."""
+
+    def __init__(
+        self, contract: Contract, params: IndicatorParams, gate1: Gate1Params, reference: mmd.MMDReference
+    ) -> None:
+        self.params, self.gate1 = params, gate1
+        self._ha = bars_module.HeikenAshiStream()
+        self._atr = technical.ATR(params.atr)
+        self._mlmi, self._nwrqk = mlmi.Stream(params.mlmi), nwrqk.Stream(params.nwrqk)
+        self._slope = nwrqk.SlopeStream(params.nwrqk.slope_window)
+        self._lvn = lvn.Stream(contract.tick * params.lvn.bin_ticks, params.lvn)
+        self._path, self._mmd = mmd.PathStream(), mmd.Stream(reference, params.mmd.window)
+        self._mlmi_rows, self._nwrqk_rows = Tail(1), Tail(2)  # what an event looks back on
+
+    def update(self, bars: pd.DataFrame) -> pd.DataFrame:
+        """Add the indicators to the next bars of `algospace.data.bars.SCHEMA`."""
+        o, h, l, c, v = (bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume"))
+        session, synthetic = bars["session_id"].to_numpy(), bars["is_synthetic"].to_numpy()
+        ha = self._ha.update(o, h, l, c)
+        value, curve = self._mlmi.update(ha.close, c), self._nwrqk.update(ha.close)
+        slope_bp, slope = self._slope.update(curve)
+        top, bottom, last = (ha.high, ha.low, ha.close) if self.params.lvn.heiken_ashi else (h, l, c)
+        nodes = self._lvn.update(top, bottom, last, c, v, session, synthetic)
+        scores = self._mmd.update(self._path.update(*ha, v), ha.close, v)
+        crossings = mlmi.events(*self._mlmi_rows.join(value), self.gate1.mlmi_dead_band)
+        turns = nwrqk.events(*self._nwrqk_rows.join(curve, slope), self.gate1.nwrqk_min_slope)
+        columns = {f"ha_{name}": prices for name, prices in ha._asdict().items()}
+        columns |= {
+            "atr": self._atr.update(h, l, c),
+            "mlmi_value": value,
+            "nwrqk_value": curve,
+            "nwrqk_slope_bp": slope_bp,
+            "nwrqk_slope": slope,
+        }
+        columns |= {f"lvn_{name}": values for name, values in nodes._asdict().items()}
+        columns |= {f"mmd_{i}": scores[:, i] for i in range(scores.shape[1])}
+        columns["mlmi_signal"] = crossings[self._mlmi_rows.front :]
+        columns["nwrqk_signal"] = turns[self._nwrqk_rows.front :]
+        return pd.concat([bars, pd.DataFrame(columns, index=bars.index)], axis=1)
 
 
-def add_mmd(m30: pd.DataFrame, path: np.ndarray, reference: mmd.MMDReference, params: IndicatorParams) -> pd.DataFrame:
-    """Add the twelve columns ``mmd_0 .. mmd_11``: distances to the fitted references and five moments."""
-    close, volume = m30["ha_close"].to_numpy(), m30["volume"].to_numpy()
-    scores = mmd.mmd12(path, close, volume, reference, params.mmd.window)
-    return m30.assign(**{f"mmd_{i}": scores[:, i] for i in range(scores.shape[1])})
+class FeatureStream:
+    """The feature table of 5-minute bars that come one after the other, or in chunks of any size.
 
+    Row t depends on bars 0..t only, for a fixed ``reference``; the bits do not depend on how the bars were cut into
+    chunks, and what is remembered does not grow with their number.
+    """
 
-def m30_path(m30: pd.DataFrame) -> np.ndarray:
-    """Rows (n, 4) whose distribution the MMD scores compare (see `algospace.indicators.mmd.path`)."""
-    columns = ("ha_open", "ha_high", "ha_low", "ha_close", "volume")
-    return mmd.path(*(m30[name].to_numpy() for name in columns))
+    def __init__(
+        self, contract: Contract, indicators: IndicatorParams, gate1: Gate1Params, reference: mmd.MMDReference
+    ) -> None:
+        self.gate1 = gate1
+        self._resampler = bars_module.Resampler(M30)
+        self._m30 = M30Stream(contract, indicators, gate1, reference)
+        self._newest: pd.DataFrame | None = None  # last 30-minute row, at its number
+        self._atr = technical.ATR(indicators.atr)
+        self._tactical = technical.Tactical(indicators.volume_window, indicators.momentum_bars)
+        self._fvg = fvg.Stream(indicators.fvg, indicators.volume_window)
+        self._synergy = synergy.Stream(gate1)
+
+    def update(self, bars: pd.DataFrame) -> FeatureTable:
+        """Return the rows of the next bars of `algospace.data.bars.SCHEMA`, and the 30-minute rows they complete."""
+        done = 0 if self._newest is None else int(self._newest.index[0]) + 1
+        m30 = self._m30.update(self._resampler.update(bars))
+        m30.index = pd.RangeIndex(done, done + len(m30))
+        known = m30 if self._newest is None else pd.concat([self._newest, m30])
+        if len(known):
+            self._newest = known.iloc[-1:]
+
+        o, h, l, c, v = (bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume"))
+        session, synthetic = bars["session_id"].to_numpy(), bars["is_synthetic"].to_numpy()
+        atr = self._atr.update(h, l, c)
+        gaps = self._fvg.update(h, l, c, v, atr, session, synthetic)
+        columns: dict[str, Any] = {"atr_5m": atr, **self._tactical.update(o, h, l, c, v, session)}
+        columns |= {f"fvg_{name}": values for name, values in gaps._asdict().items()}
+        at = np.searchsorted(to_ms(known["close_utc"]), to_ms(bars["close_utc"]), side="right") - 1
+        columns["m30_row"] = at + (known.index[0] if len(known) else 0)
+        slow = known.drop(columns=[*NOT_JOINED])
+        slow = slow.astype(dict.fromkeys(slow.select_dtypes("number"), np.float64))  # before the first row it is NaN
+        slow = slow.reindex(columns["m30_row"]).add_prefix("m30_").set_index(bars.index)
+        m5 = pd.concat([bars, pd.DataFrame(columns, index=bars.index), slow], axis=1)
+        return FeatureTable(self._add_gate1(m5), m30)
+
+    def _add_gate1(self, m5: pd.DataFrame) -> pd.DataFrame:
+        # A 30-minute signal is an event once: at the 5-minute bar whose close is the 30-minute close.
+        closes_m30 = (m5["m30_close_utc"] == m5["close_utc"]).to_numpy()
+        events = [
+            np.where(closes_m30, m5["m30_mlmi_signal"].fillna(0), 0).astype(np.int8),
+            np.where(closes_m30, m5["m30_nwrqk_signal"].fillna(0), 0).astype(np.int8),
+            m5["fvg_mitigation_signal"].to_numpy().astype(np.int8),
+        ]
+        strengths = [
+            np.clip((m5["m30_mlmi_value"].fillna(50.0) - 50).abs() / 50, 0, 1).to_numpy(),
+            np.clip(m5["m30_nwrqk_slope"].fillna(0.0).abs() / 2, 0, 1).to_numpy(),
+            np.clip(
+                (m5["fvg_mitigation_size"] / m5["close"]).fillna(0.0) / self.gate1.fvg_strength_size, 0, 1
+            ).to_numpy(),
+        ]
+        gate = self._synergy.update(*events, *strengths, m5["session_id"].to_numpy())
+        columns = dict(zip(SIGNALS, events, strict=True))
+        columns |= dict(zip(("strength_mlmi_now", "strength_nwrqk_now", "strength_fvg_now"), strengths, strict=True))
+        for name, values in gate._asdict().items():
+            if name in TRACKER:
+                for side, label in enumerate(("long", "short")):
+                    columns[f"gate1_{name}_{label}"] = values[:, side]
+            else:
+                columns[f"gate1_{name}"] = values
+        # A candidate is a bar with a signal, time left to trade and an ATR to place a stop by; its direction is that of
+        # the signals' majority, of the first of them (MLMI, NW-RQK, FVG) when they cancel.
+        total = np.sign(sum(event.astype(np.int64) for event in events))
+        first = np.select([event != 0 for event in events], events, 0)
+        direction = np.where(gate.type != 0, gate.direction, np.where(total != 0, total, first)).astype(np.int8)
+        tradable = ((m5["session_close_utc"] > m5["close_utc"]) & m5["m30_atr"].notna()).to_numpy()
+        columns["candidate_direction"] = np.where(tradable, direction, 0).astype(np.int8)
+        return pd.concat([m5, pd.DataFrame(columns, index=m5.index)], axis=1)
 
 
 def build(
@@ -78,64 +172,18 @@ def build(
     indicators: IndicatorParams,
     gate1: Gate1Params,
     reference: mmd.MMDReference,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> FeatureTable:
-    """Compute every feature of a bars table.
+    """Compute every feature of a bars table at once: a fresh `FeatureStream` fed with all of it.
 
-    Row t of the result depends on rows 0..t of ``bars`` only, for fixed ``reference``: the first n rows of the table
-    are the table of the first n bars.
+    The first n rows of the result are the table of the first n bars.
     """
-    m30 = m30_table(bars, contract, indicators)
-    m30 = add_mmd(m30, m30_path(m30), reference, indicators)
-    m30["mlmi_signal"] = mlmi.events(m30["mlmi_value"].to_numpy(), gate1.mlmi_dead_band)
-    m30["nwrqk_signal"] = nwrqk.events(
-        m30["nwrqk_value"].to_numpy(), m30["nwrqk_slope"].to_numpy(), gate1.nwrqk_min_slope
-    )
-
-    m5 = bars.copy()
-    o, h, l, c, v = (m5[name].to_numpy() for name in ("open", "high", "low", "close", "volume"))
-    session, synthetic = m5["session_id"].to_numpy(), m5["is_synthetic"].to_numpy()
-    m5["atr_5m"] = technical.atr(h, l, c, indicators.atr)
-    lengths = indicators.volume_window, indicators.momentum_bars
-    m5 = m5.assign(**technical.tactical(o, h, l, c, v, *lengths, session))
-    gaps = fvg.fvg(h, l, c, v, m5["atr_5m"].to_numpy(), session, synthetic, indicators.fvg, indicators.volume_window)
-    m5 = m5.assign(**{f"fvg_{name}": values for name, values in gaps._asdict().items()})
-
-    m30_row = np.searchsorted(m30["close_utc"].to_numpy(), m5["close_utc"].to_numpy(), side="right") - 1
-    m5["m30_row"] = m30_row
-    kept = m30.drop(columns=["start_utc", "session_id", "session_close_utc", "is_synthetic"])
-    joined = kept.reindex(m30_row).add_prefix("m30_").set_index(m5.index)
-    return FeatureTable(_add_gate1(pd.concat([m5, joined], axis=1), gate1), m30)
+    stream = FeatureStream(contract, indicators, gate1, reference)
+    parts = [stream.update(chunk) for chunk in chunks(bars, chunk_rows)]
+    return FeatureTable(*(pd.concat(frames) for frames in zip(*parts, strict=True)))
 
 
-def _add_gate1(m5: pd.DataFrame, params: Gate1Params) -> pd.DataFrame:
-    # A 30-minute signal is an event once: at the 5-minute bar whose close is the 30-minute close.
-    closes_m30 = (m5["m30_close_utc"] == m5["close_utc"]).to_numpy()
-    events = [
-        np.where(closes_m30, m5["m30_mlmi_signal"].fillna(0), 0).astype(np.int8),
-        np.where(closes_m30, m5["m30_nwrqk_signal"].fillna(0), 0).astype(np.int8),
-        m5["fvg_mitigation_signal"].to_numpy().astype(np.int8),
-    ]
-    strengths = [
-        np.clip((m5["m30_mlmi_value"].fillna(50.0) - 50).abs() / 50, 0, 1).to_numpy(),
-        np.clip(m5["m30_nwrqk_slope"].fillna(0.0).abs() / 2, 0, 1).to_numpy(),
-        np.clip((m5["fvg_mitigation_size"] / m5["close"]).fillna(0.0) / params.fvg_strength_size, 0, 1).to_numpy(),
-    ]
-    gate = synergy.detect(
-        events[0], events[1], events[2], strengths[0], strengths[1], strengths[2], m5["session_id"].to_numpy(), params
-    )
-    columns = dict(zip(SIGNALS, events, strict=True))
-    columns |= dict(zip(("strength_mlmi_now", "strength_nwrqk_now", "strength_fvg_now"), strengths, strict=True))
-    for name, values in gate._asdict().items():
-        if name in TRACKER:
-            for side, label in enumerate(("long", "short")):
-                columns[f"gate1_{name}_{label}"] = values[:, side]
-        else:
-            columns[f"gate1_{name}"] = values
-    # A candidate is a bar with a signal, time left to trade and an ATR to place a stop by; its direction is that of
-    # the signals' majority, of the first of them (MLMI, NW-RQK, FVG) when they cancel.
-    total = np.sign(sum(event.astype(np.int64) for event in events))
-    first = np.select([event != 0 for event in events], events, 0)
-    direction = np.where(gate.type != 0, gate.direction, np.where(total != 0, total, first)).astype(np.int8)
-    tradable = ((m5["session_close_utc"] > m5["close_utc"]) & m5["m30_atr"].notna()).to_numpy()
-    columns["candidate_direction"] = np.where(tradable, direction, 0).astype(np.int8)
-    return pd.concat([m5, pd.DataFrame(columns, index=m5.index)], axis=1)
+def chunks(bars: pd.DataFrame, rows: int = CHUNK_ROWS) -> Iterator[pd.DataFrame]:
+    """Cut a table into runs of so many rows; one without rows is one empty run."""
+    for start in range(0, max(len(bars), 1), rows):
+        yield bars.iloc[start : start + rows]

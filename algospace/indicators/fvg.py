@@ -7,8 +7,8 @@ from numba import njit
 from numpy.typing import ArrayLike
 from pydantic import Field
 
-from algospace.indicators.arrays import Bools, Codes, Floats, Ints, aligned, session_starts
-from algospace.indicators.technical import volume_ratio
+from algospace.indicators.arrays import Bools, Codes, Floats, Ints, SessionStarts, Tail, aligned
+from algospace.indicators.technical import VolumeRatio
 from algospace.params import Params
 
 
@@ -82,28 +82,62 @@ def fvg(
     Causal: a gap is known at the close of its third bar. Source: the predecessor's product brief; the size
     in ATR is ours.
     """
-    high, low, close, volume, atr, synthetic = aligned(
-        "fvg", high=high, low=low, close=close, volume=volume, atr=atr, is_synthetic=is_synthetic
-    )
-    ratio = volume_ratio(volume, volume_window)
-    columns = _follow(
-        high,
-        low,
-        close,
-        np.where(np.isnan(ratio), 1.0, ratio),
-        atr,
-        session_starts("fvg", session_id, high.size),
-        synthetic != 0.0,
-        params.min_size_bp,
-        params.min_size_atr,
-        params.max_age,
-    )
-    return FVG(*columns)
+    return Stream(params, volume_window).update(high, low, close, volume, atr, session_id, is_synthetic)
+
+
+class Stream:
+    """`fvg` of bars that come one after the other; it remembers the living gaps and two bars."""
+
+    def __init__(self, params: FVGParams, volume_window: int) -> None:
+        self.params = params
+        self._starts = SessionStarts("fvg")
+        self._ratio = VolumeRatio(volume_window)
+        self._rows = Tail(2)
+        # The living gaps, oldest first; a bar makes one at most, so max_age + 1 slots and one being made suffice.
+        room = params.max_age + 2
+        self._gaps = np.empty(room), np.empty(room), np.empty(room, np.int8), np.empty(room, np.int64)
+        self._counts = np.zeros(3, np.int64)  # living gaps, bars of the session, bars of all
+
+    def update(
+        self,
+        high: Floats,
+        low: Floats,
+        close: Floats,
+        volume: Floats,
+        atr: Floats,
+        session_id: ArrayLike,
+        is_synthetic: ArrayLike,
+    ) -> FVG:
+        """Return the columns of the next bars (n,)."""
+        high, low, close, volume, atr, synthetic = aligned(
+            "fvg", high=high, low=low, close=close, volume=volume, atr=atr, is_synthetic=is_synthetic
+        )
+        starts = self._starts.update(session_id, high.size)
+        ratio = self._ratio.update(volume)
+        high, low, close, synthetic = self._rows.join(high, low, close, synthetic)
+        columns = _follow(
+            high,
+            low,
+            close,
+            np.where(np.isnan(ratio), 1.0, ratio),
+            atr,
+            starts,
+            synthetic != 0.0,
+            self._rows.front,
+            self.params.min_size_bp,
+            self.params.min_size_atr,
+            self.params.max_age,
+            *self._gaps,
+            self._counts,
+        )
+        return FVG(*columns)
 
 
 @njit(cache=True)
-def _follow(high, low, close, ratio, atr, starts, synthetic, min_bp, min_atr, max_age):  # type: ignore[no-untyped-def]
-    n = high.size
+def _follow(  # type: ignore[no-untyped-def]
+    high, low, close, ratio, atr, starts, synthetic, front, min_bp, min_atr, max_age, lower, upper, side, birth, counts
+):  # fmt: skip
+    n = ratio.size
     bullish = np.zeros(n, dtype=np.bool_)
     bearish = np.zeros(n, dtype=np.bool_)
     nearest = np.full(n, np.nan)
@@ -115,34 +149,29 @@ def _follow(high, low, close, ratio, atr, starts, synthetic, min_bp, min_atr, ma
     strength = np.full(n, np.nan)
     created = np.zeros(n, dtype=np.int8)
 
-    # The living gaps, oldest first; a bar makes one at most, so max_age + 1 slots and one being made suffice.
-    lower = np.empty(max_age + 2)
-    upper = np.empty(max_age + 2)
-    side = np.empty(max_age + 2, dtype=np.int8)
-    birth = np.empty(max_age + 2, dtype=np.int64)
-    alive = 0
-    bar = 0  # of the session
-    for t in range(n):
-        if starts[t]:
+    alive, bar, clock = counts
+    for i in range(n):
+        t = front + i
+        if starts[i]:
             alive = 0
             bar = 0
         kept = 0
         for g in range(alive):
-            n_bars = t - birth[g]
+            n_bars = clock - birth[g]
             if n_bars > max_age:
                 continue
             far = low[t] <= lower[g] if side[g] > 0 else high[t] >= upper[g]
             if far:  # a newer gap overwrites an older one
                 depth = upper[g] - low[t] if side[g] > 0 else high[t] - lower[g]
                 depth = min(max(depth / (upper[g] - lower[g]), 0.0), 1.0)
-                signal[t] = side[g]
-                level[t] = upper[g] if side[g] > 0 else lower[g]
-                size[t] = upper[g] - lower[g]
-                penetration[t] = depth
-                strength[t] = (
+                signal[i] = side[g]
+                level[i] = upper[g] if side[g] > 0 else lower[g]
+                size[i] = upper[g] - lower[g]
+                penetration[i] = depth
+                strength[i] = (
                     0.4 * depth
                     + 0.3 * max(0.0, 1.0 - n_bars / 20.0)
-                    + 0.2 * min(ratio[t] / 2.0, 1.0)
+                    + 0.2 * min(ratio[i] / 2.0, 1.0)
                     + 0.1 * max(0.0, 1.0 - n_bars / 50.0)
                 )
                 continue
@@ -158,17 +187,19 @@ def _follow(high, low, close, ratio, atr, starts, synthetic, min_bp, min_atr, ma
                 new, bottom, top = -1, high[t], low[t - 2]
             if new != 0:
                 wide = top - bottom > 1e-4 * min_bp * close[t]
-                if wide and (min_atr == 0.0 or top - bottom >= min_atr * atr[t]):
-                    lower[alive], upper[alive], side[alive], birth[alive] = bottom, top, new, t
+                if wide and (min_atr == 0.0 or top - bottom >= min_atr * atr[i]):
+                    lower[alive], upper[alive], side[alive], birth[alive] = bottom, top, new, clock
                     alive += 1
-                    created[t] = new
+                    created[i] = new
         bar += 1
 
         for g in range(alive):
             edge = upper[g] if side[g] > 0 else lower[g]
-            bullish[t] |= side[g] > 0
-            bearish[t] |= side[g] < 0
-            if age[t] < 0 or abs(close[t] - edge) <= abs(close[t] - nearest[t]):  # of equals the newest
-                nearest[t] = edge
-                age[t] = t - birth[g]
+            bullish[i] |= side[g] > 0
+            bearish[i] |= side[g] < 0
+            if age[i] < 0 or abs(close[t] - edge) <= abs(close[t] - nearest[i]):  # of equals the newest
+                nearest[i] = edge
+                age[i] = clock - birth[g]
+        clock += 1
+    counts[0], counts[1], counts[2] = alive, bar, clock
     return bullish, bearish, nearest, age, signal, level, size, penetration, strength, created

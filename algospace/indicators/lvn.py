@@ -8,8 +8,11 @@ from numpy.typing import ArrayLike
 from pydantic import Field
 
 from algospace.errors import InputError
-from algospace.indicators.arrays import Floats, Ints, aligned, session_starts
+from algospace.indicators.arrays import Floats, Ints, SessionStarts, aligned
 from algospace.params import Params
+
+MAX_BINS = 4_000_000  # of a window: more are a wrong price, or a wrong tick
+MARGIN = 64  # bins kept free around a window, at least
 
 
 class LVNParams(Params):
@@ -81,94 +84,122 @@ def lvn(
     Raises
     ------
     InputError
-        When the arrays differ in length, prices are not finite, or ``bin_width`` is not positive.
+        When the arrays differ in length, prices are not finite, ``bin_width`` is not positive, or the window's
+        prices span more than `MAX_BINS` bins.
 
     Notes
     -----
-    Causal. Nothing is ever subtracted from the histogram: it is refilled when a session leaves the window, so
-    that a row depends on the bars of its window alone. Source: the predecessor's data preparation, without
+    Causal. Nothing is ever subtracted from the histogram: it is refilled when a session begins, so that a row
+    depends on the bars of its window alone. Source: the predecessor's data preparation, without
     the part of its strength that counted touches of the next 48 bars.
     """
-    high, low, close, raw_close, volume, synthetic = aligned(
-        "lvn", high=high, low=low, close=close, raw_close=raw_close, volume=volume, is_synthetic=is_synthetic
-    )
-    if not (np.isfinite(bin_width) and bin_width > 0):
-        raise InputError(f"lvn: bin_width is {bin_width}, expected a positive price difference")
-    if not (np.isfinite(high).all() and np.isfinite(low).all()):
-        raise InputError("lvn: high and low must be finite, found NaN or infinity")
-    session = np.cumsum(session_starts("lvn", session_id, high.size))
-    real = synthetic == 0.0
-    columns, count = _nodes(
-        high[real],
-        low[real],
-        close[real],
-        volume[real],
-        session[real],
-        raw_close,
-        session,
-        real,
-        bin_width,
-        params.window_sessions,
-        params.threshold,
-        params.test_band,
-        params.bounce_bars,
-    )
-    return LVN._make([*columns, count])
+    return Stream(bin_width, params).update(high, low, close, raw_close, volume, session_id, is_synthetic)
+
+
+class Stream:
+    """`lvn` of bars that come one after the other; it remembers the bars of one window."""
+
+    def __init__(self, bin_width: float, params: LVNParams) -> None:
+        if not (np.isfinite(bin_width) and bin_width > 0):
+            raise InputError(f"lvn: bin_width is {bin_width}, expected a positive price difference")
+        self.bin_width, self.params = bin_width, params
+        self._starts = SessionStarts("lvn")
+        self._session = 0  # number of the last bar's session
+        self._window = tuple(np.empty(0) for _ in range(4)) + (np.empty(0, np.int64),)
+
+    def update(
+        self,
+        high: Floats,
+        low: Floats,
+        close: Floats,
+        raw_close: Floats,
+        volume: Floats,
+        session_id: ArrayLike,
+        is_synthetic: ArrayLike,
+    ) -> LVN:
+        """Return the nodes after each of the next bars (n,)."""
+        high, low, close, raw_close, volume, synthetic = aligned(
+            "lvn", high=high, low=low, close=close, raw_close=raw_close, volume=volume, is_synthetic=is_synthetic
+        )
+        if not (np.isfinite(high).all() and np.isfinite(low).all()):
+            raise InputError("lvn: high and low must be finite, found NaN or infinity")
+        session = self._session + np.cumsum(self._starts.update(session_id, high.size))
+        real = synthetic == 0.0
+        known = self._window[0].size
+        window = tuple(
+            np.concatenate((old, new[real]))
+            for old, new in zip(self._window, (high, low, close, volume, session), strict=True)
+        )
+        p = self.params
+        columns, count, start = _nodes(
+            *window, known, raw_close, session, real, self.bin_width, p.window_sessions, p.threshold, p.test_band,
+            p.bounce_bars,
+        )  # fmt: skip
+        if start < 0:
+            raise InputError(
+                f"indicators.lvn.bin_ticks: expected a window of at most {MAX_BINS} bins of {self.bin_width:g}, found "
+                f"prices from {window[1].min():g} to {window[0].max():g}"
+            )
+        if session.size:
+            self._session = int(session[-1])
+        self._window = tuple(column[start:].copy() for column in window)
+        return LVN._make([*columns, count])
 
 
 @njit(cache=True)
 def _nodes(  # type: ignore[no-untyped-def]
-    high,
-    low,
-    close,
-    volume,
-    real_session,
-    raw_close,
-    session,
-    real,
-    width,
-    window_sessions,
-    threshold,
-    band,
+    high, low, close, volume, real_session, end, raw_close, session, real, width, window_sessions, threshold, band,
     bounce_bars,
-):
+):  # fmt: skip
+    """Nodes of each row; real bars before ``end`` are known from earlier calls. Start of the window, -1: too wide."""
     n = raw_close.size
     out = np.full((7, n), np.nan)
     count = np.zeros(n, dtype=np.int64)
-    if high.size == 0:
-        return out, count
-    origin = int(np.floor(low.min() / width)) - 1  # where bin numbers start: memory only, no value needs it
-    bins = int(np.floor(high.max() / width)) - origin + 2
-    histogram = np.zeros(bins)
-    smooth = np.zeros(bins)
+    histogram = np.zeros(0)
+    smooth = np.zeros(0)
+    origin = 0  # number of the histogram's first bin
     start = 0  # real bars of the window: start <= i < end
-    end = 0
     bottom = np.inf
     top = -np.inf
+    filled = False  # does the histogram hold the bars of the window
     for t in range(n):
-        if t > 0 and session[t] != session[t - 1]:
+        if t == 0 or session[t] != session[t - 1]:
             while start < end and real_session[start] <= session[t] - window_sessions:
                 start += 1
-            histogram[:] = 0.0
-            bottom = np.inf
-            top = -np.inf
-            for i in range(start, end):
-                _spread(low[i] / width, high[i] / width, volume[i], origin, histogram)
-                bottom = min(bottom, low[i])
-                top = max(top, high[i])
+            filled = False
         if real[t]:
-            _spread(low[end] / width, high[end] / width, volume[end], origin, histogram)
-            bottom = min(bottom, low[end])
-            top = max(top, high[end])
             end += 1
         if start == end:
             continue
+        if filled and real[t]:
+            bottom = min(bottom, low[end - 1])
+            top = max(top, high[end - 1])
+            first, last = _bins(bottom / width, top / width)
+            if first <= origin or last >= origin + histogram.size - 1:
+                filled = False
+            else:
+                _spread(low[end - 1] / width, high[end - 1] / width, volume[end - 1], origin, histogram)
+        if not filled:  # bars in their order, so that the sums are those of adding them one by one
+            bottom = low[start:end].min()
+            top = high[start:end].max()
+            first, last = _bins(bottom / width, top / width)
+            if top / width - bottom / width > MAX_BINS:
+                return out, count, -1
+            margin = (last - first) // 2 + MARGIN
+            origin = first - margin
+            if last + margin - origin + 1 > histogram.size:
+                histogram = np.zeros(last + margin - origin + 1)
+                smooth = np.zeros(histogram.size)
+            else:
+                histogram[:] = 0.0
+            for i in range(start, end):
+                _spread(low[i] / width, high[i] / width, volume[i], origin, histogram)
+            filled = True
 
-        first = int(np.floor(bottom / width)) - origin
-        last = max(first, int(np.ceil(top / width)) - 1 - origin)  # a top on a border is below it
+        first, last = _bins(bottom / width, top / width)
         peak = 0.0
         total = 0.0
-        for b in range(first, last + 1):
+        for b in range(first - origin, last - origin + 1):
             smooth[b] = (histogram[b - 1] + 2.0 * histogram[b] + histogram[b + 1]) / 4.0
             peak = max(peak, smooth[b])
             total += smooth[b]
@@ -178,13 +209,14 @@ def _nodes(  # type: ignore[no-untyped-def]
         resistance = np.inf
         support_volume = 0.0
         resistance_volume = 0.0
-        b = first + 1
-        while b < last:
+        b = first + 1 - origin
+        end_bin = last - origin
+        while b < end_bin:
             run = b  # last bin of the run of equal volume that starts at b
             if smooth[b] < smooth[b - 1] and smooth[b] < threshold * peak:
-                while run < last and smooth[run + 1] == smooth[b]:
+                while run < end_bin and smooth[run + 1] == smooth[b]:
                     run += 1
-                if run < last and smooth[run + 1] > smooth[b]:
+                if run < end_bin and smooth[run + 1] > smooth[b]:
                     price = (origin + (b + run + 1) / 2.0) * width
                     count[t] += 1
                     if price <= raw_close[t]:
@@ -208,14 +240,20 @@ def _nodes(  # type: ignore[no-untyped-def]
             out[0, t] = out[near, t]
             out[1, t] = out[near + 1, t]
             out[2, t] = abs(raw_close[t] - out[near, t])
-    return out, count
+    return out, count, start
+
+
+@njit(cache=True)
+def _bins(low, high):  # type: ignore[no-untyped-def]
+    """First and last bin of a price range given in bins; a top on a border is below it."""
+    first = int(np.floor(low))
+    return first, max(first, int(np.ceil(high)) - 1)
 
 
 @njit(cache=True)
 def _spread(low, high, volume, origin, histogram):  # type: ignore[no-untyped-def]
     # Prices in bins. Whole bins all receive the very same number, so that valleys stay exactly level.
-    first = int(np.floor(low))
-    last = max(first, int(np.ceil(high)) - 1)
+    first, last = _bins(low, high)
     if first == last:
         histogram[first - origin] += volume
         return

@@ -9,8 +9,8 @@ import numpy as np
 from numba import njit
 from pydantic import Field
 
-from algospace.indicators.arrays import Codes, Floats, aligned
-from algospace.indicators.technical import rsi
+from algospace.indicators.arrays import Codes, Floats, Tail, aligned
+from algospace.indicators.technical import RSI
 from algospace.params import Params
 
 
@@ -56,13 +56,38 @@ def mlmi(ha_close: Floats, raw_close: Floats, params: MLMIParams) -> Floats:
     slow one is none. Source: the k-NN indicator of the predecessor's notebooks, its label moved from the
     past to the future of the point.
     """
-    ha, raw = aligned("mlmi", ha_close=ha_close, raw_close=raw_close)
-    slow = _wma(rsi(ha, params.rsi_slow), params.rsi_smooth)
-    fast = _wma(rsi(ha, params.rsi_fast), params.rsi_smooth)
-    spread = _wma(ha, params.ma_fast) - _wma(ha, params.ma_slow)
-    votes = _votes(slow, fast, spread, raw, params.k, params.max_points)
-    value: Floats = _value(votes, params.k, params.smooth)
-    return value
+    return Stream(params).update(ha_close, raw_close)
+
+
+class Stream:
+    """`mlmi` of bars that come one after the other; what it remembers does not grow beyond ``max_points``."""
+
+    def __init__(self, params: MLMIParams) -> None:
+        self.params = params
+        self._rsi = RSI(params.rsi_slow), RSI(params.rsi_fast)
+        self._rsi_rows, self._close_rows, self._vote_rows = (
+            Tail(length - 1) for length in (params.rsi_smooth, max(params.ma_fast, params.ma_slow), params.smooth)
+        )
+        n = params.max_points
+        # The memory is a ring: point number s lies in slot s % max_points. `order` lists the slots by x.
+        self._points = np.empty(n), np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64)
+        self._counts = np.zeros(2, np.int64)  # points held, points ever stored
+        self._sums = np.zeros(4)  # of x, x^2, y, y^2, taken about 50, the middle of the RSI
+        # Side on which the fast average lies; features and price at the last cross, NaN while they are unknown.
+        self._cross = np.array([0.0, np.nan, np.nan, np.nan])
+
+    def update(self, ha_close: Floats, raw_close: Floats) -> Floats:
+        """Return the values of the next bars (n,)."""
+        p = self.params
+        ha, raw = aligned("mlmi", ha_close=ha_close, raw_close=raw_close)
+        strengths = self._rsi_rows.join(*(rsi.update(ha) for rsi in self._rsi))
+        slow, fast = (_wma(strength, p.rsi_smooth)[self._rsi_rows.front :] for strength in strengths)
+        (close,) = self._close_rows.join(ha)
+        spread = (_wma(close, p.ma_fast) - _wma(close, p.ma_slow))[self._close_rows.front :]
+        votes = _votes(slow, fast, spread, raw, p.k, *self._points, self._counts, self._sums, self._cross)
+        (votes,) = self._vote_rows.join(votes)
+        value: Floats = _value(votes, p.k, p.smooth)[self._vote_rows.front :]
+        return value
 
 
 def events(value: Floats, dead_band: float) -> Codes:
@@ -110,21 +135,12 @@ def _value(votes, k, smooth):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _votes(slow, fast, spread, price, k, max_points):  # type: ignore[no-untyped-def]
+def _votes(slow, fast, spread, price, k, x, y, label, serial, order, counts, sums, cross):  # type: ignore[no-untyped-def]
     n = price.size
+    max_points = x.size
     votes = np.full(n, np.nan)
-    # Slots of a ring: point number s lies in slot s % max_points. `order` lists the slots by x.
-    x = np.empty(max_points)
-    y = np.empty(max_points)
-    label = np.empty(max_points)
-    serial = np.empty(max_points, dtype=np.int64)
-    order = np.empty(max_points, dtype=np.int64)
-    size = 0
-    stored = 0
-    sums = np.zeros(4)  # of x, x^2, y, y^2, taken about 50, the middle of the RSI
-
-    side = 0.0
-    pending = -1  # bar of the last cross, when its features were known
+    size, stored = counts
+    side, cross_slow, cross_fast, cross_price = cross
     best = np.empty(k)
     best_serial = np.empty(k, dtype=np.int64)
     best_label = np.empty(k)
@@ -132,17 +148,17 @@ def _votes(slow, fast, spread, price, k, max_points):  # type: ignore[no-untyped
         now = np.sign(spread[t])
         if now != 0.0 and not np.isnan(now):
             if side != 0.0 and now != side:
-                if pending >= 0:
+                if not (np.isnan(cross_slow) or np.isnan(cross_fast)):
                     slot = stored % max_points
                     if size == max_points:
                         size = _forget(slot, x, y, order, size, sums)
-                    x[slot] = slow[pending]
-                    y[slot] = fast[pending]
-                    label[slot] = 1.0 if price[t] >= price[pending] else -1.0
+                    x[slot] = cross_slow
+                    y[slot] = cross_fast
+                    label[slot] = 1.0 if price[t] >= cross_price else -1.0
                     serial[slot] = stored
                     size = _remember(slot, x, y, order, size, sums)
                     stored += 1
-                pending = -1 if np.isnan(slow[t]) or np.isnan(fast[t]) else t
+                cross_slow, cross_fast, cross_price = slow[t], fast[t], price[t]
             side = now
         if size < k or np.isnan(slow[t]) or np.isnan(fast[t]):
             continue
@@ -182,6 +198,8 @@ def _votes(slow, fast, spread, price, k, max_points):  # type: ignore[no-untyped
             best_label[at] = label[slot]
             found = min(found + 1, k)
         votes[t] = best_label.sum()
+    counts[0], counts[1] = size, stored
+    cross[0], cross[1], cross[2], cross[3] = side, cross_slow, cross_fast, cross_price
     return votes
 
 

@@ -14,7 +14,7 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from algospace.errors import InputError
-from algospace.indicators.arrays import Bools, Floats, Ints, aligned
+from algospace.indicators.arrays import Bools, Floats, Ints, Tail, aligned
 from algospace.params import Params
 
 KERNEL_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # bandwidths in median distances, each twice the one before
@@ -63,9 +63,20 @@ def path(ha_open: Floats, ha_high: Floats, ha_low: Floats, ha_close: Floats, vol
     -----
     Causal: row t uses bars t - 1 and t; sessions are concatenated.
     """
-    columns = aligned("mmd.path", ha_open=ha_open, ha_high=ha_high, ha_low=ha_low, ha_close=ha_close, volume=volume)
-    rows: Floats = _path(*columns)
-    return rows
+    return PathStream().update(ha_open, ha_high, ha_low, ha_close, volume)
+
+
+class PathStream:
+    """`path` of bars that come one after the other."""
+
+    def __init__(self) -> None:
+        self._bars = Tail(1)
+
+    def update(self, ha_open: Floats, ha_high: Floats, ha_low: Floats, ha_close: Floats, volume: Floats) -> Floats:
+        """Return the rows of the next bars, (n, 4)."""
+        columns = aligned("mmd.path", ha_open=ha_open, ha_high=ha_high, ha_low=ha_low, ha_close=ha_close, volume=volume)
+        rows: Floats = _path(*self._bars.join(*columns))[self._bars.front :]
+        return rows
 
 
 def fit(z: Floats, train_mask: Bools, params: MMDParams, seed: int) -> MMDReference:
@@ -172,20 +183,43 @@ def mmd12(z: Floats, ha_close: Floats, volume: Floats, reference: MMDReference, 
     Causal for a given reference: row t uses rows t - window + 1 .. t. Every sum over a window is taken afresh
     from terms kept for each row, so that no rounding is carried from one window to the next.
     """
-    close, volume = aligned("mmd.mmd12", ha_close=ha_close, volume=volume)
-    if z.shape != (close.size, reference.center.size):
-        raise InputError(
-            f"mmd.mmd12: z has shape {z.shape}, expected {(close.size, reference.center.size)}, as ha_close"
-        )
-    if not (reference.kernel_scales[1:] == 2.0 * reference.kernel_scales[:-1]).all():
-        raise InputError(f"mmd.mmd12: kernel_scales {reference.kernel_scales} do not double one by one")
-    out = np.full((close.size, len(reference.points) + 5), np.nan)
-    widest = 1.0 / (2.0 * (reference.kernel_scales[-1] * reference.median_distance) ** 2)
-    scaled = np.ascontiguousarray((z - reference.center) / reference.scale)
-    points = np.ascontiguousarray(reference.points)
-    _mmd(scaled, points, widest, reference.kernel_scales.size, window, out)
-    _statistics(close, volume, window, len(reference.points), out)
-    return out
+    return Stream(reference, window).update(z, ha_close, volume)
+
+
+class Stream:
+    """`mmd12` of bars that come one after the other; it remembers the kernels of one window."""
+
+    def __init__(self, reference: MMDReference, window: int) -> None:
+        scales = reference.kernel_scales
+        if not (scales[1:] == 2.0 * scales[:-1]).all():
+            raise InputError(f"mmd.mmd12: kernel_scales {scales} do not double one by one")
+        self.reference, self.window = reference, window
+        self._points = np.ascontiguousarray(reference.points)
+        self._kernel = 1.0 / (2.0 * (scales[-1] * reference.median_distance) ** 2), scales.size
+        self._within = _mean_within(self._points, *self._kernel)
+        self._rows, self._bars = Tail(window - 1), Tail(window)
+        # Of the newest rows, row number t in slot t % window: the sums of its kernels with each reference's points,
+        # and with the d rows before it.
+        self._across = np.empty((window, len(self._points)))
+        self._back = np.empty((window, window))
+        self._counts = np.zeros(2, np.int64)  # rows so far, finite ones in a row
+
+    def update(self, z: Floats, ha_close: Floats, volume: Floats) -> Floats:
+        """Return the rows of the next bars, (n, references + 5)."""
+        close, volume = aligned("mmd.mmd12", ha_close=ha_close, volume=volume)
+        if z.shape != (close.size, self.reference.center.size):
+            raise InputError(
+                f"mmd.mmd12: z has shape {z.shape}, expected {(close.size, self.reference.center.size)}, as ha_close"
+            )
+        out = np.full((close.size, len(self._points) + 5), np.nan)
+        (scaled,) = self._rows.join((z - self.reference.center) / self.reference.scale)
+        _mmd(
+            scaled, self._rows.front, self._points, self._within, *self._kernel, self._across, self._back,
+            self._counts, out,
+        )  # fmt: skip
+        close, volume = self._bars.join(close, volume)
+        _statistics(close, volume, self._bars.front, self.window, len(self._points), out)
+        return out
 
 
 def _windows(usable: Bools, length: int, stride: int) -> Ints:
@@ -247,7 +281,7 @@ def _kernel(x, y, widest, scales):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _mmd(x, points, widest, scales, window, out):  # type: ignore[no-untyped-def]
+def _mean_within(points, widest, scales):  # type: ignore[no-untyped-def]
     references, m, _ = points.shape
     within = np.zeros(references)
     for r in range(references):
@@ -255,12 +289,18 @@ def _mmd(x, points, widest, scales, window, out):  # type: ignore[no-untyped-def
             for j in range(i):
                 within[r] += _kernel(points[r, i], points[r, j], widest, scales)
         within[r] *= 2.0 / (m * (m - 1))
+    return within
 
-    across = np.empty((window, references))  # of row t in slot t % window: sums over the points of a reference
-    back = np.empty((window, window))  # [slot, d]: sum of the kernels with the d rows before
-    run = 0
-    for t in range(x.shape[0]):
-        if not np.isfinite(x[t]).all():
+
+@njit(cache=True)
+def _mmd(x, front, points, within, widest, scales, across, back, counts, out):  # type: ignore[no-untyped-def]
+    references, m, _ = points.shape
+    window = across.shape[0]
+    clock, run = counts
+    for row in range(front, x.shape[0]):
+        t = clock
+        clock += 1
+        if not np.isfinite(x[row]).all():
             run = 0
             continue
         run += 1
@@ -268,32 +308,34 @@ def _mmd(x, points, widest, scales, window, out):  # type: ignore[no-untyped-def
         for r in range(references):
             acc = 0.0
             for j in range(m):
-                acc += _kernel(x[t], points[r, j], widest, scales)
+                acc += _kernel(x[row], points[r, j], widest, scales)
             across[slot, r] = acc
         back[slot, 0] = 0.0
         for d in range(1, min(run, window)):
-            back[slot, d] = back[slot, d - 1] + _kernel(x[t], x[t - d], widest, scales)
+            back[slot, d] = back[slot, d - 1] + _kernel(x[row], x[row - d], widest, scales)
         if run < window:
             continue
         own = 0.0
         for d in range(window):
-            own += back[(t - window + 1 + d) % window, d]
+            own += back[(t + 1 + d) % window, d]
         own *= 2.0 / (window * (window - 1))
         for r in range(references):
             acc = 0.0
             for d in range(window):
-                acc += across[(t - window + 1 + d) % window, r]
-            out[t, r] = own + within[r] - 2.0 * acc / (window * m)
+                acc += across[(t + 1 + d) % window, r]
+            out[row - front, r] = own + within[r] - 2.0 * acc / (window * m)
+    counts[0], counts[1] = clock, run
 
 
 @njit(cache=True)
-def _statistics(close, volume, window, references, out):  # type: ignore[no-untyped-def]
+def _statistics(close, volume, front, window, references, out):  # type: ignore[no-untyped-def]
     r = np.full(close.size, np.nan)
     for t in range(1, close.size):
         r[t] = np.log(close[t] / close[t - 1])
-    for t in range(close.size):
-        if np.isnan(out[t, 0]):
+    for row in range(out.shape[0]):
+        if np.isnan(out[row, 0]):
             continue
+        t = front + row
         first = t - window + 1
         mean = 0.0
         mean_volume = 0.0
@@ -314,8 +356,8 @@ def _statistics(close, volume, window, references, out):  # type: ignore[no-unty
         variance = m2 / window
         deviation = np.sqrt(variance)
         moving = deviation > 1e-12  # returns that differ by less differ by rounding
-        out[t, references] = deviation
-        out[t, references + 1] = m3 / window / (variance * deviation) if moving else 0.0
-        out[t, references + 2] = m4 / window / (variance * variance) - 3.0 if moving else 0.0
-        out[t, references + 3] = np.sqrt(volume_m2 / window) / mean_volume if mean_volume > 0.0 else 0.0
-        out[t, references + 4] = lag / m2 if moving else 0.0
+        out[row, references] = deviation
+        out[row, references + 1] = m3 / window / (variance * deviation) if moving else 0.0
+        out[row, references + 2] = m4 / window / (variance * variance) - 3.0 if moving else 0.0
+        out[row, references + 3] = np.sqrt(volume_m2 / window) / mean_volume if mean_volume > 0.0 else 0.0
+        out[row, references + 4] = lag / m2 if moving else 0.0

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 from pydantic import Field
 
-from algospace.indicators.arrays import Codes, Floats, aligned
+from algospace.indicators.arrays import Codes, Floats, Tail, aligned
 from algospace.params import Params
 
 MIN_SLOPES = 20  # a standard deviation of fewer slopes says little
@@ -40,11 +40,22 @@ def nwrqk(ha_close: Floats, params: NWRQKParams) -> Floats:
     -----
     Causal: looks back only, and never repaints.
     """
-    (close,) = aligned("nwrqk", ha_close=ha_close)
-    lag = np.arange(int(params.lookback_h * params.h) + 1, dtype=np.float64)
-    weights = (1.0 + lag**2 / (2.0 * params.alpha * params.h**2)) ** -params.alpha
-    values: Floats = _smooth(close, weights)
-    return values
+    return Stream(params).update(ha_close)
+
+
+class Stream:
+    """`nwrqk` of bars that come one after the other."""
+
+    def __init__(self, params: NWRQKParams) -> None:
+        lag = np.arange(int(params.lookback_h * params.h) + 1, dtype=np.float64)
+        self._weights = (1.0 + lag**2 / (2.0 * params.alpha * params.h**2)) ** -params.alpha
+        self._rows = Tail(lag.size - 1)
+
+    def update(self, ha_close: Floats) -> Floats:
+        """Return the values of the next bars (n,)."""
+        (close,) = self._rows.join(*aligned("nwrqk", ha_close=ha_close))
+        values: Floats = _smooth(close, self._weights)[self._rows.front :]
+        return values
 
 
 def slope(values: Floats, window: int) -> tuple[Floats, Floats]:
@@ -69,10 +80,25 @@ def slope(values: Floats, window: int) -> tuple[Floats, Floats]:
     -----
     Causal: uses slopes up to this bar.
     """
-    (curve,) = aligned("nwrqk.slope", values=values)
-    slope_bp = np.full(curve.size, np.nan)
-    slope_bp[1:] = 1e4 * (curve[1:] - curve[:-1]) / curve[:-1]
-    return slope_bp, _standardise(slope_bp, window)
+    return SlopeStream(window).update(values)
+
+
+class SlopeStream:
+    """`slope` of a curve whose values come one after the other."""
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._values = Tail(1)
+        self._slopes = Tail(window)
+
+    def update(self, values: Floats) -> tuple[Floats, Floats]:
+        """Return ``slope_bp`` and ``slope_z`` of the next values (n,)."""
+        (curve,) = self._values.join(*aligned("nwrqk.slope", values=values))
+        slope_bp = np.full(curve.size, np.nan)
+        slope_bp[1:] = 1e4 * (curve[1:] - curve[:-1]) / curve[:-1]
+        slope_bp = slope_bp[self._values.front :]
+        (slopes,) = self._slopes.join(slope_bp)
+        return slope_bp, _standardise(slopes, self._window)[self._slopes.front :]
 
 
 def events(values: Floats, slope_z: Floats, min_slope: float) -> Codes:

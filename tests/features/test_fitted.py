@@ -19,7 +19,7 @@ def same_bits(a: Fitted, b: Fitted) -> bool:
 @pytest.fixture(scope="module")
 def refit(settings):
     def make(bars, train):
-        return fitted.fit(bars, train, settings.contract, settings.indicators, settings.seed)
+        return fitted.fit(bars, train, settings.indicators, settings.seed)
 
     return make
 
