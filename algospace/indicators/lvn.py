@@ -105,7 +105,7 @@ class Stream:
         self.bin_width, self.params = bin_width, params
         self._starts = SessionStarts("lvn")
         self._session = 0  # number of the last bar's session
-        self._window = tuple(np.empty(0) for _ in range(4)) + (np.empty(0, np.int64),)
+        self._window = (*(np.empty(0) for _ in range(4)), np.empty(0, np.int64))
 
     def update(
         self,
