@@ -73,8 +73,10 @@ class M30Stream:
         top, bottom, last = (ha.high, ha.low, ha.close) if self.params.lvn.heiken_ashi else (h, l, c)
         nodes = self._lvn.update(top, bottom, last, c, v, session, synthetic)
         scores = self._mmd.update(self._path.update(*ha, v), ha.close, v)
-        crossings = mlmi.events(*self._mlmi_rows.join(value), self.gate1.mlmi_dead_band)
-        turns = nwrqk.events(*self._nwrqk_rows.join(curve, slope), self.gate1.nwrqk_min_slope)
+        (values,) = self._mlmi_rows.join(value)
+        curves, slopes = self._nwrqk_rows.join(curve, slope)
+        crossings = mlmi.events(values, self.gate1.mlmi_dead_band)
+        turns = nwrqk.events(curves, slopes, self.gate1.nwrqk_min_slope)
         columns = {f"ha_{name}": prices for name, prices in ha._asdict().items()}
         columns |= {
             "atr": self._atr.update(h, l, c),
@@ -147,7 +149,10 @@ class FeatureStream:
                 (m5["fvg_mitigation_size"] / m5["close"]).fillna(0.0) / self.gate1.fvg_strength_size, 0, 1
             ).to_numpy(),
         ]
-        gate = self._synergy.update(*events, *strengths, m5["session_id"].to_numpy())
+        (mlmi_event, nwrqk_event, fvg_event), (mlmi_now, nwrqk_now, fvg_now) = events, strengths
+        gate = self._synergy.update(
+            mlmi_event, nwrqk_event, fvg_event, mlmi_now, nwrqk_now, fvg_now, m5["session_id"].to_numpy()
+        )
         columns = dict(zip(SIGNALS, events, strict=True))
         columns |= dict(zip(("strength_mlmi_now", "strength_nwrqk_now", "strength_fvg_now"), strengths, strict=True))
         for name, values in gate._asdict().items():

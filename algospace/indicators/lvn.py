@@ -131,14 +131,15 @@ class Stream:
             for old, new in zip(self._window, (high, low, close, volume, session), strict=True)
         )
         p = self.params
+        top, bottom, last, traded, sessions = window
         columns, count, start = _nodes(
-            *window, known, raw_close, session, real, self.bin_width, p.window_sessions, p.threshold, p.test_band,
+            top, bottom, last, traded, sessions, known, raw_close, session, real, self.bin_width, p.window_sessions, p.threshold, p.test_band,
             p.bounce_bars,
         )  # fmt: skip
         if start < 0:
             raise InputError(
                 f"indicators.lvn.bin_ticks: expected a window of at most {MAX_BINS} bins of {self.bin_width:g}, found "
-                f"prices from {window[1].min():g} to {window[0].max():g}"
+                f"prices from {bottom.min():g} to {top.max():g}"
             )
         if session.size:
             self._session = int(session[-1])
