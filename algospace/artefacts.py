@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from safetensors.numpy import save as save_safetensors
 from algospace.errors import InputError
 
 METADATA_KEY = "algospace"
+ROW_GROUP = 100_000  # rows of a Parquet row group
 
 
 def sha256(path: Path) -> str:
@@ -32,7 +33,7 @@ def sha256(path: Path) -> str:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: temporary file, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -89,15 +90,62 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise InputError(f"{path}: expected safetensors with a header, found {error}") from None
 
 
-def parquet_bytes(frame: pd.DataFrame) -> bytes:
-    """A frame (its index dropped) as zstd Parquet without pandas' own metadata."""
-    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+class ParquetStream:
+    """A Parquet file written in pieces, whole or absent: zstd, without pandas' own metadata and the frames' index.
+
+    Rows are regrouped into groups of `ROW_GROUP`, so that the bytes do not depend on the pieces.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pending: list[pa.Table] = []
+        self._rows = 0
+
+    def __enter__(self) -> Self:
+        """Open the temporary file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = _temporary(self.path)
+        self._file = self._temporary.open("wb")
+        self._writer: pq.ParquetWriter | None = None
+        return self
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Append rows; every frame has the columns and the types of the first."""
+        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
+        self._pending.append(table)
+        self._rows += table.num_rows
+        while self._rows >= ROW_GROUP:
+            self._flush(ROW_GROUP)
+
+    def _flush(self, rows: int) -> None:
+        assert self._writer is not None
+        table = pa.concat_tables(self._pending)
+        self._writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=ROW_GROUP)
+        self._pending = [table.slice(rows)]
+        self._rows -= rows
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Put the file in its place, or leave nothing when an error ended the block."""
+        try:
+            if error is None and self._writer is not None:
+                if self._rows:
+                    self._flush(self._rows)
+                self._writer.close()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                os.replace(self._temporary, self.path)
+        finally:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write ``parquet_bytes(frame)`` atomically."""
-    write_bytes(path, parquet_bytes(frame))
+    """Write a frame as one `ParquetStream`."""
+    with ParquetStream(path) as file:
+        file.write(frame)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

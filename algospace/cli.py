@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     metrics = commands.add_parser("metrics", help="the metrics of the last run, a line each")
     metrics.set_defaults(run=_metrics)
 
-    profile = commands.add_parser("profile", help="write a profile's values into params.yaml (default, full, prd)")
+    profile = commands.add_parser("profile", help="write a profile's values into params.yaml (default, full, prd, legacy200)")
     profile.add_argument("name", metavar="NAME")
     profile.set_defaults(run=_profile)
 
@@ -99,7 +99,7 @@ def _metrics(arguments: argparse.Namespace) -> None:
 
 
 def _profile(arguments: argparse.Namespace) -> None:
-    from algospace.pipeline.config import switch_profile
+    from algospace.pipeline.profiles import switch_profile
 
     changes = switch_profile(arguments.name)
     print("\n".join(changes) or f"params.yaml: already at profile {arguments.name}")

@@ -3,16 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from algospace import artefacts, synthetic
 from algospace.data import contracts, quality, sources, splits
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
 from algospace.data.sources import Loaded
-from algospace.features import fitted, outputs, prepared, table, windows
+from algospace.features import census, fitted, health, outputs, prepared, table, windows
 from algospace.features.params import FeatureParams
 from algospace.indicators.params import IndicatorParams
 from algospace.pipeline import stage
 from algospace.pipeline.config import load_params
+from algospace.pipeline.profiles import load_profile
 from algospace.synergy import Gate1Params
 
 RAW = Path("data/raw")
@@ -33,28 +36,32 @@ def main() -> None:
     features = load_params("features", FeatureParams)
 
     contract = contracts.resolve(data.symbol, data.contract, data.calendar)
+    census_params = {
+        name: (load_profile(name, "indicators", IndicatorParams), load_profile(name, "gate1", Gate1Params))
+        for name in ("default", "prd")
+    }
     with stage.quality_log():
         loaded = read(data, contract, seed)
     bars = loaded.bars
 
     codes = splits.split(bars, data)
     scales = fitted.fit(bars, codes == splits.TRAIN, indicators, seed)
-    features_table = table.build(bars, contract, indicators, gate1, scales.reference)
-    rows = windows.rows(features_table, scales)
-    main_table = outputs.main_table(features_table, codes, windows.complete(rows, features))
-    candidates = outputs.candidate_table(main_table)
-    outputs.require_candidates(candidates, gate1.min_train_events)
+    stream = table.FeatureStream(contract, indicators, gate1, scales.reference)
+    regime, candidates = outputs.write_main(MAIN, bars, codes, stream, scales, features, gate1.min_train_events)
+    health_found = health.inspect(MAIN, regime, scales)
+    learning = prepared.learning_rows(bars.assign(split=codes))
+    rates = {name: census.census(learning, *params) for name, params in census_params.items()}
 
-    artefacts.write_parquet(MAIN, main_table)
-    regime = outputs.regime_rows(features_table, rows, codes, features.window_regime)
-    prepared.write_regime_rows(RDE, regime, {"window": features.window_regime, "stride": 1, "features": windows.REGIME})
+    names = windows.REGIME[indicators.mmd.kind]
+    prepared.write_regime_rows(RDE, regime, {"window": features.window_regime, "stride": 1, "features": names})
     artefacts.write_parquet(MRMS, candidates)
     artefacts.write_tensors(FITTED, scales.tensors(), {})
-    dates = splits.boundaries(bars, codes)
+    files, dates = [MAIN, RDE, MRMS, FITTED], splits.boundaries(bars, codes)
+    artefacts.write_json(MANIFEST, outputs.manifest(files, loaded.source, contract, dates, names, health_found))
+    main_table = pd.read_parquet(MAIN, columns=list(outputs.COUNTED))
     artefacts.write_json(
-        MANIFEST, outputs.manifest([MAIN, RDE, MRMS, FITTED], main_table, loaded.source, contract, dates)
+        METRICS, outputs.figures(main_table, loaded.quality, loaded.source, rates, health.summary(health_found))
     )
-    artefacts.write_json(METRICS, outputs.figures(main_table, loaded.quality, loaded.source))
 
 
 def read(data: DataParams, contract: Contract, seed: int) -> Loaded:

@@ -8,7 +8,7 @@ import pandas as pd
 from algospace.data import bars as bars_module
 from algospace.errors import InputError
 from algospace.features import table
-from algospace.indicators import mmd, technical
+from algospace.indicators import mmd, signature, technical
 from algospace.indicators.params import IndicatorParams
 
 # Half of the distance between the 5th and the 95th percentile of a standard normal, in standard deviations.
@@ -29,6 +29,52 @@ class Scale(NamedTuple):
 
     @classmethod
     def fit(cls, rows: np.ndarray, center: np.ndarray | None = None) -> "Scale":
+        """Center (the median unless given) and scale (from the 5 % and 95 % quantiles) of finite rows."""
+        low, median, high = np.nanquantile(rows, [0.05, 0.5, 0.95], axis=0)
+        if center is None:
+            center = median
+        reach = np.maximum(high - center, center - low) / _QUANTILE_SD
+        return cls(center, np.where(reach > 0, reach, 1.0))
+
+
+class Fitted(NamedTuple):
+    """All fitted state of the features."""
+
+    reference: mmd.MMDReference
+    regime: Scale
+    tactical: Scale
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Flat arrays, for an artefact."""
+        nested = {name: part._asdict() for name, part in self._asdict().items()}
+        return {f"{part}/{name}": np.asarray(x) for part, items in nested.items() for name, x in items.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, np.ndarray]) -> "Fitted":
+        """Inverse of `tensors`; `InputError` names what is missing."""
+
+        def part(name: str, kind: Any) -> Any:
+            try:
+                return kind(**{field: tensors[f"{name}/{field}"] for field in kind._fields})
+            except KeyError as error:
+                raise InputError(f"fitted features: expected an array {error}, found none") from None
+
+        return cls(part("reference", mmd.MMDReference), part("regime", Scale), part("tactical", Scale))
+
+
+def tactical_rows(m5: pd.DataFrame) -> np.ndarray:
+    """The nine tactical features (n, 9), float64: oscillators about their neutral value, MACD in percent of price."""
+    percent = 100.0 / m5["close"].to_numpy()
+    columns = {name: m5[name].to_numpy() for name in table.SIDE}
+    columns["rsi_14"] = columns["rsi_14"] - 50.0
+    columns["stoch_k"] = columns["stoch_k"] - 50.0
+    columns["bb_percent"] = columns["bb_percent"] - 0.5
+    columns["macd"] = columns["macd"] * percent
+    columns["macd_signal"] = columns["macd_signal"] * percent
+    return np.column_stack(list(columns.values()))
+
+
+def fit(cls, rows: np.ndarray, center: np.ndarray | None = None) -> "Scale":
         """Center (the median unless given) and scale (from the 5 % and 95 % quantiles) of finite rows."""
         low, median, high = np.nanquantile(rows, [0.05, 0.5, 0.95], axis=0)
         if center is None:
@@ -98,7 +144,10 @@ def fit(bars: pd.DataFrame, train: np.ndarray, params: IndicatorParams, seed: in
     volume = m30["volume"].to_numpy()
     path = mmd.path(*ha, volume)
     reference = mmd.fit(path, np.ones(len(m30), dtype=bool), params.mmd, seed)
-    regime = mmd.mmd12(path, ha.close, volume, reference, params.mmd.window)
+    if params.mmd.kind == "sig155":
+        regime = signature.sig155(path, reference.center, reference.scale, params.mmd.window)
+    else:
+        regime = mmd.mmd12(path, ha.close, volume, reference, params.mmd.window)
     o, h, l, c, v = (bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume"))
     m5 = bars.assign(**technical.tactical(o, h, l, c, v, params.volume_window, params.momentum_bars))
     tactical = tactical_rows(m5)

@@ -1,10 +1,13 @@
 """What the prepare stage writes: the contents of its three files, of the manifest and of the metrics."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from algospace import artefacts
 from algospace.data.bars import to_ms
@@ -12,9 +15,45 @@ from algospace.data.contracts import Contract
 from algospace.data.splits import EMBARGO, NAMES, TRAIN
 from algospace.errors import InputError
 from algospace.features import windows
+from algospace.features.fitted import Fitted
+from algospace.features.params import FeatureParams
 from algospace.features.prepared import RegimeRows
-from algospace.features.table import EVENT, SIDE, FeatureTable
-from algospace.features.windows import Rows
+from algospace.features.table import CHUNK_ROWS, EVENT, SIDE, FeatureStream, FeatureTable, chunks
+
+
+def write_main(
+    path: Path,
+    bars: pd.DataFrame,
+    codes: np.ndarray,
+    stream: FeatureStream,
+    fitted: Fitted,
+    params: FeatureParams,
+    min_train_events: int,
+    chunk_rows: int = CHUNK_ROWS,
+) -> tuple[RegimeRows, pd.DataFrame]:
+    """Stream bars through their features into the main file; return the regime rows and the candidates.
+
+    Only the 30-minute rows and the candidates stay in memory. The bytes do not depend on ``chunk_rows``.
+
+    Raises
+    ------
+    InputError
+        Train holds fewer candidates than ``min_train_events``; nothing is written then.
+    """
+    completeness = windows.Completeness(params)
+    slow, candidates = [], []
+    with artefacts.ParquetStream(path) as file:
+        for chunk in chunks(bars, chunk_rows):
+            table = stream.update(chunk)
+            rows = windows.rows(table, fitted)
+            main = main_table(table, codes[chunk.index], completeness.update(rows))
+            file.write(main)
+            slow.append((to_ms(table.m30["start_utc"]), to_ms(table.m30["close_utc"]), rows.structure, rows.regime))
+            candidates.append(candidate_table(main, bars))
+        events = pd.concat(candidates, ignore_index=True)
+        _require_candidates(events, min_train_events)
+    start, close, structure, regime = (np.concatenate(parts) for parts in zip(*slow, strict=True))
+    return regime_rows(start, close, structure, regime, bars, codes, params.window_regime), events
 
 
 def main_table(table: FeatureTable, codes: np.ndarray, whole: np.ndarray) -> pd.DataFrame:
@@ -24,34 +63,43 @@ def main_table(table: FeatureTable, codes: np.ndarray, whole: np.ndarray) -> pd.
     return pd.concat([table.m5, flags], axis=1)
 
 
-def regime_rows(table: FeatureTable, rows: Rows, codes: np.ndarray, length: int) -> RegimeRows:
-    """Cut the regime windows; one belongs to a split only when every 5-minute bar in its rows does."""
-    close = to_ms(table.m30["close_utc"])
-    first = np.searchsorted(to_ms(table.m5["start_utc"]), to_ms(table.m30["start_utc"]))
-    last = np.searchsorted(to_ms(table.m5["close_utc"]), close, side="right") - 1
+def regime_rows(
+    start: np.ndarray,
+    close: np.ndarray,
+    structure: np.ndarray,
+    regime: np.ndarray,
+    bars: pd.DataFrame,
+    codes: np.ndarray,
+    length: int,
+) -> RegimeRows:
+    """Cut the regime windows; one belongs to a split only when every 5-minute bar in its rows does.
+
+    ``start`` and ``close`` (n30,) in ms are those of the 30-minute rows, ``codes`` the splits of ``bars``.
+    """
+    first = np.searchsorted(to_ms(bars["start_utc"]), start)
+    last = np.searchsorted(to_ms(bars["close_utc"]), close, side="right") - 1
     split = np.where(codes[first] == codes[last], codes[last], EMBARGO)
     new = np.append(True, split[1:] != split[:-1])
     run = np.arange(1, len(split) + 1) - np.flatnonzero(new)[np.cumsum(new) - 1]
-    finite = windows.finite_run(rows.regime) >= length
-    ends = np.flatnonzero(finite)
-    return RegimeRows(rows.regime, rows.structure, close, ends, np.where(run >= length, split, EMBARGO)[ends])
+    ends = np.flatnonzero(windows.finite_run(regime) >= length)
+    return RegimeRows(regime, structure, close, ends, np.where(run >= length, split, EMBARGO)[ends])
 
 
-def candidate_table(main: pd.DataFrame) -> pd.DataFrame:
+def candidate_table(main: pd.DataFrame, bars: pd.DataFrame) -> pd.DataFrame:
     """A row per candidate: its row number, what is known at its close, and two labels of what follows.
 
-    ``entry`` (the next open) and ``label_end_utc`` (close of the last bar that an outcome can read) come after the
-    event: they are labels.
+    ``main`` are rows of the main table, their index the row numbers of all ``bars``. ``entry`` (the next open) and
+    ``label_end_utc`` (close of the last bar that an outcome can read) come after the event: they are labels.
     """
-    chosen = np.flatnonzero(main["is_candidate"].to_numpy())
-    events = main.iloc[chosen][["split", *EVENT]].reset_index(drop=True)
-    events.insert(0, "row", chosen)
-    events["entry"] = main["open"].shift(-1).iloc[chosen].to_numpy()
+    chosen = main[main["is_candidate"]]
+    events = chosen[["split", *EVENT]].reset_index(drop=True)
+    events.insert(0, "row", chosen.index.to_numpy(np.int64))
+    events["entry"] = bars["open"].reindex(chosen.index + 1).to_numpy()
     events["label_end_utc"] = events["session_close_utc"]
     return events
 
 
-def require_candidates(candidates: pd.DataFrame, minimum: int) -> None:
+def _require_candidates(candidates: pd.DataFrame, minimum: int) -> None:
     """Refuse a train split with too few candidates to learn from."""
     found = int((candidates["split"] == TRAIN).sum())
     if found < minimum:
@@ -62,40 +110,65 @@ def require_candidates(candidates: pd.DataFrame, minimum: int) -> None:
 
 
 def manifest(
-    files: list[Path], main: pd.DataFrame, source: dict[str, Any], contract: Contract, dates: dict[str, str]
+    files: list[Path],
+    source: dict[str, Any],
+    contract: Contract,
+    dates: dict[str, str],
+    regime_names: Sequence[str],
+    health: dict[str, Any],
 ) -> dict[str, Any]:
-    """What the prepared files are, by hash: rows, bytes, where the bars come from, when each split begins and ends."""
-    in_memory = int(main.memory_usage(index=False).sum())
+    """What the prepared files are, by hash; where the bars come from; when each split begins; how healthy it all is."""
+    main = pq.ParquetFile(files[0])
     return {
         "source": source,
         "contract": contract.model_dump(mode="json"),
         "splits": dates,
-        "rows": len(main),
-        "columns": list(main.columns),
+        "rows": main.metadata.num_rows,
+        "columns": main.schema_arrow.names,
         "structure_features": list(windows.STRUCTURE),
         "tactical_features": list(windows.TACTICAL),
         "side_features": list(SIDE),
-        "regime_features": list(windows.REGIME),
-        "main_compression_ratio": round(in_memory / files[0].stat().st_size, 3),
-        "files": {file.name: {"sha256": artefacts.sha256(file), "bytes": file.stat().st_size} for file in files},
+        "regime_features": list(regime_names),
+        "health": health,
+        "files": {
+            file.name: {
+                "sha256": artefacts.sha256(file),
+                "bytes": file.stat().st_size,
+                "compression_ratio": round(_content_bytes(file) / file.stat().st_size, 3),
+            }
+            for file in files
+        },
     }
 
 
-def figures(main: pd.DataFrame, quality: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
-    """Counts of a prepared table for the metrics: bars, candidates per split, synergies per type and direction."""
-    synergies = main[main["gate1_type"] != 0]
+def _content_bytes(path: Path) -> float:
+    """Bytes of a file's numbers before compression."""
+    if path.suffix == ".parquet":
+        file = pq.ParquetFile(path)
+        return file.metadata.num_rows * sum(field.type.bit_width for field in file.schema_arrow) / 8
+    if path.suffix == ".h5":
+        with h5py.File(path, "r") as file:
+            return float(sum(dataset.nbytes for dataset in file.values()))
+    return float(sum(array.nbytes for array in artefacts.read_tensors(path)[0].values()))
+
+
+# What `figures` reads of the main file.
+COUNTED = ("session_id", "is_synthetic", "split", "is_candidate", "gate1_type")
+
+
+def figures(
+    main: pd.DataFrame, quality: dict[str, Any], source: dict[str, Any], gate1: dict[str, Any], health: dict[str, Any]
+) -> dict[str, Any]:
+    """The stage's metrics: counts of the main table, quality, Gate 1's rates by profile, drift and correlations."""
     split = main["split"]
-    counts: dict[str, Any] = {
+    return {
         "source": source["kind"],
         "bars": len(main),
         "sessions": int(main["session_id"].nunique()),
         "filled_bars": int(main["is_synthetic"].sum()),
         "candidates": {name: int((main["is_candidate"] & (split == code)).sum()) for code, name in NAMES.items()},
+        "synergies": {name: int(((main["gate1_type"] != 0) & (split == code)).sum()) for code, name in NAMES.items()},
         "quality": {k: round(v, 4) if isinstance(v, float) else v for k, v in quality.items()},
+        "gate1": gate1,
+        "health": health,
     }
-    counts["synergies"] = {
-        f"type_{kind}_{side}": int(((synergies["gate1_type"] == kind) & (synergies["gate1_direction"] == sign)).sum())
-        for kind in range(1, 5)
-        for side, sign in (("long", 1), ("short", -1))
-    }
-    return counts

@@ -14,7 +14,7 @@ from algospace import synergy
 from algospace.data import bars as bars_module
 from algospace.data.bars import to_ms
 from algospace.data.contracts import Contract
-from algospace.indicators import fvg, lvn, mlmi, mmd, nwrqk, technical
+from algospace.indicators import fvg, lvn, mlmi, mmd, nwrqk, signature, technical
 from algospace.indicators.arrays import Tail
 from algospace.indicators.params import IndicatorParams
 from algospace.synergy import Gate1Params
@@ -61,6 +61,9 @@ class M30Stream:
         self._slope = nwrqk.SlopeStream(params.nwrqk.slope_window)
         self._lvn = lvn.Stream(contract.tick * params.lvn.bin_ticks, params.lvn)
         self._path, self._mmd = mmd.PathStream(), mmd.Stream(reference, params.mmd.window)
+        self._signature = None
+        if params.mmd.kind == "sig155":
+            self._signature = signature.Signature(params.mmd.window, reference.center, reference.scale)
         self._mlmi_rows, self._nwrqk_rows = Tail(1), Tail(2)  # what an event looks back on
 
     def update(self, bars: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +75,8 @@ class M30Stream:
         slope_bp, slope = self._slope.update(curve)
         top, bottom, last = (ha.high, ha.low, ha.close) if self.params.lvn.heiken_ashi else (h, l, c)
         nodes = self._lvn.update(top, bottom, last, c, v, session, synthetic)
-        scores = self._mmd.update(self._path.update(*ha, v), ha.close, v)
+        path = self._path.update(*ha, v)
+        scores = self._mmd.update(path, ha.close, v)
         (values,) = self._mlmi_rows.join(value)
         curves, slopes = self._nwrqk_rows.join(curve, slope)
         crossings = mlmi.events(values, self.gate1.mlmi_dead_band)
@@ -89,6 +93,9 @@ class M30Stream:
         columns |= {f"mmd_{i}": scores[:, i] for i in range(scores.shape[1])}
         columns["mlmi_signal"] = crossings[self._mlmi_rows.front :]
         columns["nwrqk_signal"] = turns[self._nwrqk_rows.front :]
+        if self._signature:
+            levels = self._signature.update(path)
+            columns |= {f"sig_{i}": levels[:, i] for i in range(levels.shape[1])}
         return pd.concat([bars, pd.DataFrame(columns, index=bars.index)], axis=1)
 
 
@@ -128,7 +135,7 @@ class FeatureStream:
         columns |= {f"fvg_{name}": values for name, values in gaps._asdict().items()}
         at = np.searchsorted(to_ms(known["close_utc"]), to_ms(bars["close_utc"]), side="right") - 1
         columns["m30_row"] = at + (known.index[0] if len(known) else 0)
-        slow = known.drop(columns=[*NOT_JOINED])
+        slow = known.drop(columns=[name for name in known if name in NOT_JOINED or name.startswith("sig_")])
         slow = slow.astype(dict.fromkeys(slow.select_dtypes("number"), np.float64))  # before the first row it is NaN
         slow = slow.reindex(columns["m30_row"]).add_prefix("m30_").set_index(bars.index)
         m5 = pd.concat([bars, pd.DataFrame(columns, index=bars.index), slow], axis=1)

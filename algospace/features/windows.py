@@ -23,7 +23,8 @@ TACTICAL = (
     "fvg_bullish_active", "fvg_bearish_active", "fvg_nearest_level", "fvg_age", "fvg_mitigation_signal", "momentum_5",
     "volume_ratio",
 )  # fmt: skip
-REGIME = tuple(f"mmd_{i}" for i in range(12))
+# The regime rows, by ``indicators.mmd.kind``: MMD scores and moments, or the path's signature.
+REGIME = {"mmd12": tuple(f"mmd_{i}" for i in range(12)), "sig155": tuple(f"sig_{i}" for i in range(155))}
 # What a mirrored market (up is down) makes of a column: a sign, and for the tactical rows another column's value.
 MIRROR_STRUCTURE = np.array([-1, -1, -1, -1, 1, 1, 1, 1], np.float32)
 MIRROR_TACTICAL_FROM = np.array([1, 0, 2, 3, 4, 5, 6])
@@ -45,7 +46,7 @@ def rows(table: FeatureTable, fitted: Fitted) -> Rows:
     """Scale a feature table's columns into the rows that windows are cut from."""
     return Rows(
         structure=structure_rows(table.m30),
-        regime=fitted.regime(fitted_module.mmd_rows(table.m30)),
+        regime=fitted.regime(regime_rows(table.m30)),
         tactical=tactical_rows(table.m5),
         side=fitted.tactical(fitted_module.tactical_rows(table.m5)),
         m30_row=table.m5["m30_row"].to_numpy(np.int64),
@@ -61,6 +62,13 @@ def prepared_rows(m5: pd.DataFrame, regime: RegimeRows, fitted: Fitted) -> Rows:
         side=fitted.tactical(fitted_module.tactical_rows(m5)),
         m30_row=m5["m30_row"].to_numpy(np.int64),
     )
+
+
+def regime_rows(m30: pd.DataFrame) -> np.ndarray:
+    """The regime rows (n30, 12 or 155), unscaled: the path's signature where the table has it, else the MMD scores."""
+    names = REGIME["sig155" if "sig_0" in m30 else "mmd12"]
+    found: np.ndarray = m30[list(names)].to_numpy()
+    return found
 
 
 def structure_rows(m30: pd.DataFrame) -> np.ndarray:
@@ -105,28 +113,43 @@ def tactical_rows(m5: pd.DataFrame) -> np.ndarray:
 
 def complete(rows: Rows, params: FeatureParams) -> np.ndarray:
     """Bool (n5,): every window that ends at the row is whole and finite."""
-    if not len(rows.structure):
-        return np.zeros(len(rows.m30_row), dtype=bool)
-    structure_run = finite_run(rows.structure)
-    m30_run = np.minimum(structure_run - params.window_30m, finite_run(rows.regime) - params.window_regime)
-    safe = np.maximum(rows.m30_row, 0)
-    m30_ready = (rows.m30_row >= 0) & (m30_run[safe] >= 0)
-    step_ready = (rows.m30_row >= 0) & (structure_run[safe] > 0) & np.isfinite(rows.tactical).all(axis=1)
-    steps = _run_length(step_ready)
-    side = np.isfinite(rows.side).all(axis=1)
-    whole: np.ndarray = m30_ready & side & (steps >= max(params.window_arbitrage, params.window_5m))
-    return whole
+    return Completeness(params).update(rows)
 
 
-def finite_run(values: np.ndarray) -> np.ndarray:
-    """How many rows in a row, up to each, are finite."""
-    return _run_length(np.isfinite(values).all(axis=1))
+class Completeness:
+    """`complete` of rows that come one after the other: how many finite ones end here."""
+
+    def __init__(self, params: FeatureParams) -> None:
+        self.params = params
+        self._structure, self._regime = np.zeros(1, np.int64), np.zeros(1, np.int64)  # runs up to the newest m30 row
+        self._m30_row = -1  # number of that row
+        self._steps = 0
+
+    def update(self, rows: Rows) -> np.ndarray:
+        """Return the flags of the next rows."""
+        params = self.params
+        structure = np.append(self._structure[-1:], finite_run(rows.structure, self._structure[-1]))
+        regime = np.append(self._regime[-1:], finite_run(rows.regime, self._regime[-1]))
+        at = rows.m30_row - self._m30_row  # 0: the newest of the rows before
+        self._structure, self._regime, self._m30_row = structure, regime, self._m30_row + len(rows.structure)
+        m30_ready = (structure[at] >= params.window_30m) & (regime[at] >= params.window_regime)
+        step_ready = (structure[at] > 0) & np.isfinite(rows.tactical).all(axis=1)
+        steps = _run_length(step_ready, self._steps)
+        self._steps = int(steps[-1]) if steps.size else self._steps
+        side = np.isfinite(rows.side).all(axis=1)
+        whole: np.ndarray = m30_ready & side & (steps >= max(params.window_arbitrage, params.window_5m))
+        return whole
 
 
-def _run_length(flags: np.ndarray) -> np.ndarray:
+def finite_run(values: np.ndarray, before: int = 0) -> np.ndarray:
+    """How many rows in a row, up to each, are finite; ``before`` were so in front of the first."""
+    return _run_length(np.isfinite(values).all(axis=1), before)
+
+
+def _run_length(flags: np.ndarray, before: int = 0) -> np.ndarray:
     """How many true values in a row end at each position."""
     position = np.arange(1, len(flags) + 1)
-    run: np.ndarray = position - np.maximum.accumulate(np.where(flags, 0, position))
+    run: np.ndarray = position - np.maximum.accumulate(np.where(flags, -before, position))
     return run
 
 

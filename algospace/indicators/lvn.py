@@ -133,8 +133,8 @@ class Stream:
         p = self.params
         top, bottom, last, traded, sessions = window
         columns, count, start = _nodes(
-            top, bottom, last, traded, sessions, known, raw_close, session, real, self.bin_width, p.window_sessions, p.threshold, p.test_band,
-            p.bounce_bars,
+            top, bottom, last, traded, sessions, known, raw_close, session, real, self.bin_width, p.window_sessions,
+            p.threshold, p.test_band, p.bounce_bars,
         )  # fmt: skip
         if start < 0:
             raise InputError(

@@ -4,7 +4,7 @@ A row of the path is what one 30-minute bar did; a window of rows is compared, a
 rows for each reference regime. The references are found on the train rows by a Gaussian mixture.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -22,8 +22,9 @@ WINDOWS_PER_LENGTH = 8  # windows that the mixture sees start this often per win
 
 
 class MMDParams(Params):
-    """Window in bars, number of reference regimes, rows kept of each."""
+    """What describes a regime (the MMD scores or the path's signature); window in bars; reference regimes, rows of each."""
 
+    kind: Literal["mmd12", "sig155"]
     window: int = Field(ge=4)
     references: int = Field(ge=1)
     reference_size: int = Field(ge=2)

@@ -1,9 +1,8 @@
-"""Read ``params.yaml``: one section at a time, validated by its owner's model; switch whole profiles."""
+"""Read ``params.yaml``: one section at a time, validated by its owner's model."""
 
 import json
 import math
 import re
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -11,7 +10,6 @@ import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from algospace import artefacts
 from algospace.errors import InputError
 from algospace.params import Params
 
@@ -41,7 +39,7 @@ def load_params(section: str, model: type[T], path: Path = PARAMS) -> T:
     InputError
         For a missing section, an unknown key or a value of the wrong type or range, naming the key's path.
     """
-    content = _read(path)
+    content = read_yaml(path)
     if section not in content:
         raise InputError(f"{path}: {section}: expected this section, found none")
     adapter: TypeAdapter[Any] = TypeAdapter(Seed if section == "seed" else model)
@@ -79,7 +77,8 @@ def _read_exponents(value: Any, error: ValidationError) -> bool:
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read all sections as they stand; `InputError` names the line of what is no YAML, or the unknown section."""
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
@@ -152,54 +151,3 @@ def _keys_beside(model: object, loc: tuple[int | str, ...]) -> list[str]:
         choices = [field.annotation, *get_args(field.annotation)] if field else []
         model = next((choice for choice in choices if hasattr(choice, "model_fields")), None)
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def profiles() -> dict[str, dict[str, list[Any]]]:
-    """Profile name -> dotted key -> [default value, the profile's value]."""
-    text = resources.files("algospace.pipeline").joinpath("profiles.yaml").read_text(encoding="utf-8")
-    content: dict[str, dict[str, list[Any]]] = yaml.safe_load(text)
-    return content
-
-
-def switch_profile(name: str, path: Path = PARAMS) -> list[str]:
-    """Write a profile's values into ``params.yaml``, its comments and layout kept; return ``key: old -> new`` lines.
-
-    `default` brings back the default of every key that any profile changes; other keys are never touched.
-    """
-    known = profiles()
-    if name not in {"default", *known}:
-        raise InputError(f"profile: expected one of default, {', '.join(known)}, found {name}")
-    values = {key: pair[0] for profile in known.values() for key, pair in profile.items()}
-    if name != "default":
-        values |= {key: pair[1] for key, pair in known[name].items()}
-    _read(path)
-    text = path.read_text(encoding="utf-8")
-    changes = []
-    for key, value in values.items():
-        node = _node(yaml.compose(text, Loader=yaml.SafeLoader), key, path)
-        start, end = node.start_mark.index, node.end_mark.index
-        old, new = text[start:end], value if isinstance(value, str) else json.dumps(value)
-        if yaml.safe_load(old) != value:
-            changes.append(f"{key}: {old} -> {new}")
-            text = text[:start] + new + _aligned(text[end:], len(new) - len(old))
-    if changes:
-        artefacts.write_bytes(path, text.encode())
-    return changes
-
-
-def _node(node: Any, key: str, path: Path) -> Any:
-    """Find the YAML node of a dotted key's value."""
-    for name in key.split("."):
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        node = next((value for found, value in pairs if found.value == name), None)
-    if node is None:
-        raise InputError(f"{path}: {key}: expected this key, found none")
-    return node
-
-
-def _aligned(rest: str, longer: int) -> str:
-    """Text after a value that became longer by so many characters, with the comment behind it left in its column."""
-    comment = rest.lstrip(" ")
-    if not comment.startswith("#"):
-        return rest
-    return " " * max(2, len(rest) - len(comment) - longer) + comment

@@ -1,7 +1,10 @@
 """How a stage begins and ends: its own code, fixed threads, deterministic kernels, one-line errors."""
 
+import json
 import os
+import resource
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,17 +14,28 @@ from algospace import artefacts
 from algospace.errors import InputError
 from algospace.pipeline.config import RuntimeParams
 
-QUALITY_LOG = Path("logs/quality.json")
+LOGS = Path("logs")
+QUALITY_LOG = LOGS / "quality.json"
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's ``main``; bad input becomes one line on stderr and exit code 2."""
+    """Run a stage's ``main``; bad input becomes one line on stderr and exit code 2.
+
+    What it took (seconds, peak memory) goes to ``logs/STAGE.jsonl``, a line a run: it is no result.
+    """
+    start = time.monotonic()
     try:
         _own_code()
         main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    name = Path(sys.modules[main.__module__].__file__ or "stage").stem
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    line = {"seconds": round(time.monotonic() - start, 3), "peak_memory_mib": round(peak, 1)}
+    LOGS.mkdir(exist_ok=True)
+    with (LOGS / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 @contextmanager

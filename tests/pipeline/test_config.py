@@ -13,8 +13,10 @@ from algospace.indicators.params import IndicatorParams
 from algospace.market import MarketParams
 from algospace.mrms import MRMSParams
 from algospace.pipeline import config
-from algospace.pipeline.config import RuntimeParams, load_params, profiles, switch_profile
+from algospace.pipeline.config import RuntimeParams, load_params
+from algospace.pipeline.profiles import load_profile, profiles, switch_profile
 from algospace.rde import RDEParams
+from algospace.synergy import Gate1Params
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -361,3 +363,14 @@ def test_numbers_of_the_file_are_finite():
         return not isinstance(value, float) or math.isfinite(value)
 
     assert walk(yaml.safe_load(PARAMS.read_text()))
+
+
+@pytest.mark.parametrize("current", ["default", "prd"])
+def test_a_profile_is_read_whatever_is_switched_on(tmp_path, current):
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.read_text())
+    switch_profile(current, path)
+    assert load_profile("prd", "gate1", Gate1Params, path).window == 10
+    assert load_profile("default", "gate1", Gate1Params, path).window == 30
+    assert load_profile("prd", "indicators", IndicatorParams, path).nwrqk.h == 46.0
+    assert load_profile("legacy200", "indicators", IndicatorParams, path).mlmi.k == 200
