@@ -15,7 +15,7 @@ ORDER = (
     "data.contracts", "data.params", "data.sessions", "data.bars", "data.stamps", "data.quality", "data.reader",
     "data.sources", "data.splits",
     "indicators.arrays", "indicators.technical", "indicators.mlmi", "indicators.nwrqk", "indicators.fvg",
-    "indicators.lvn", "indicators.mmd", "indicators.params",
+    "indicators.lvn", "indicators.mmd", "indicators.signature", "indicators.params",
     "synergy", "synthetic",
     "features.params", "features.prepared", "features.table", "features.fitted", "features.windows", "features.outputs",
     "market", "performance", "nets", "training", "rde", "mrms", "env", "agents", "mappo", "consensus",
