@@ -129,10 +129,11 @@ class ParquetStream:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         """Put the file in its place, or leave nothing when an error ended the block."""
         try:
-            if error is None and self._writer is not None:
-                if self._rows:
-                    self._flush(self._rows)
+            if error is None and self._rows:
+                self._flush(self._rows)
+            if self._writer is not None:
                 self._writer.close()
+            if error is None:
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 os.replace(self._temporary, self.path)

@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     metrics = commands.add_parser("metrics", help="the metrics of the last run, a line each")
     metrics.set_defaults(run=_metrics)
 
-    profile = commands.add_parser("profile", help="write a profile's values into params.yaml (default, full, prd, legacy200)")
+    profile = commands.add_parser(
+        "profile", help="write a profile's values into params.yaml (default, full, prd, legacy200)"
+    )
     profile.add_argument("name", metavar="NAME")
     profile.set_defaults(run=_profile)
 

@@ -112,7 +112,7 @@ def _policy(settings, fitted_state, section):
     torch.manual_seed(0)
     grid = section("mrms", mrms.MRMSParams)
     regime = rde.RegimeVAE(
-        len(REGIME), settings.features.window_regime, patch=4, d_model=16, n_heads=2, n_layers=1, d_ff=16,
+        len(REGIME["mmd12"]), settings.features.window_regime, patch=4, d_model=16, n_heads=2, n_layers=1, d_ff=16,
         latent_dim=LATENT, dropout=0.1,
     )  # fmt: skip
     risk = mrms.RiskNet(

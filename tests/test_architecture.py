@@ -17,11 +17,12 @@ ORDER = (
     "indicators.arrays", "indicators.technical", "indicators.mlmi", "indicators.nwrqk", "indicators.fvg",
     "indicators.lvn", "indicators.mmd", "indicators.signature", "indicators.params",
     "synergy", "synthetic",
-    "features.params", "features.prepared", "features.table", "features.fitted", "features.windows", "features.outputs",
+    "features.params", "features.prepared", "features.table", "features.census", "features.fitted", "features.windows",
+    "features.health", "features.outputs",
     "market", "performance", "nets", "training", "rde", "mrms", "env", "agents", "mappo", "consensus",
     "policy.simulation", "policy.decide", "policy.exams", "policy.bundle", "pictures", "report", "policy.evaluation",
 )  # fmt: skip
-PIPELINE = ("config", "stage", "curves", "training_state", "provenance")
+PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance")
 
 
 def source(module: str) -> Path | None:
@@ -126,9 +127,9 @@ def test_file_deps_and_outputs_are_what_the_stage_touches(stage):
     outputs = set().union(*(paths(entry.get(kind, [])) for kind in ("outs", "metrics", "plots")))
     inputs = {dep for dep in entry["deps"] if not dep.endswith(".py")} - {"requirements.lock"}
     templates = {
-        f"algospace/{name}"
+        (module.parent / name).relative_to(ROOT).as_posix()
         for module in closure(script)
-        for name in re.findall(r'joinpath\("([\w.]+\.jinja)"\)', module.read_text())
+        for name in re.findall(r'joinpath\("([\w.]+)"\)', module.read_text())
     }
     touched = set(constants(script).values()) - {"requirements.lock"} | templates
     assert inputs | outputs == touched

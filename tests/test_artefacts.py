@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from algospace import artefacts
@@ -153,21 +154,45 @@ def test_parquet_round_trip(tmp_path):
     pd.testing.assert_frame_equal(found, frame().reset_index(drop=True), check_exact=True)
 
 
+@pytest.mark.parametrize("piece", [1, 7, 100, 499, 500])
+def test_parquet_bytes_do_not_depend_on_the_pieces(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(artefacts, "ROW_GROUP", 120)
+    artefacts.write_parquet(tmp_path / "whole.parquet", frame())
+    with artefacts.ParquetStream(tmp_path / "pieces.parquet") as file:
+        for start in range(0, 500, piece):
+            file.write(frame().iloc[start : start + piece])
+    assert artefacts.sha256(tmp_path / "pieces.parquet") == artefacts.sha256(tmp_path / "whole.parquet")
+    assert pq.ParquetFile(tmp_path / "whole.parquet").num_row_groups == 5
+
+
+def test_an_error_between_two_pieces_leaves_nothing(tmp_path):
+    def half():
+        with artefacts.ParquetStream(tmp_path / "x.parquet") as file:
+            file.write(frame())
+            raise InputError("bad bar")
+
+    with pytest.raises(InputError, match="bad bar"):
+        half()
+    assert not list(tmp_path.iterdir())
+
+
 def test_same_bytes_in_another_process(tmp_path):
     """Hashing of strings differs there: no order may hang on it."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import test_artefacts as t, hashlib\n"
-        "from algospace import artefacts\n"
-        "print(hashlib.sha256(artefacts.parquet_bytes(t.frame())).hexdigest())\n"
+        "from algospace import artefacts; from pathlib import Path; there = Path(sys.argv[2])\n"
+        "artefacts.write_parquet(there, t.frame())\n"
+        "print(artefacts.sha256(there))\n"
         "print(hashlib.sha256(artefacts.tensor_bytes(t.tensors(), {'b': 1, 'a': 2})).hexdigest())"
     )
+    artefacts.write_parquet(tmp_path / "here.parquet", frame())
     here = [
-        hashlib.sha256(artefacts.parquet_bytes(frame())).hexdigest(),
+        artefacts.sha256(tmp_path / "here.parquet"),
         hashlib.sha256(artefacts.tensor_bytes(tensors(), {"a": 2, "b": 1})).hexdigest(),
     ]
     for seed in ("1", "2"):
         there = subprocess.run(
-            [sys.executable, "-c", code, str(Path(__file__).parent)],
+            [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / f"{seed}.parquet")],
             check=True, capture_output=True, text=True, env=os.environ | {"PYTHONHASHSEED": seed},
         )  # fmt: skip
         assert there.stdout.split() == here

@@ -17,12 +17,14 @@ from algospace.synergy import Gate1, Gate1Params
 WINDOWS = (10, 20, 30)  # bars from the first signal to the last: the product brief's, between, the notebooks'
 
 
-def signals(bars: pd.DataFrame, indicators: IndicatorParams, gate1: Gate1Params) -> tuple[np.ndarray, ...]:
+def signals(
+    bars: pd.DataFrame, indicators: IndicatorParams, gate1: Gate1Params
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Events of MLMI, NW-RQK and FVG on the 5-minute grid, three int8 arrays (n,) of -1, 0, +1.
 
     Those of `algospace.features.table`: a 30-minute signal is an event at the 5-minute bar that closes with it.
     """
-    o, h, l, c, v = (bars[name].to_numpy() for name in (*bars_module.PRICES, "volume"))
+    h, l, c, v = (bars[name].to_numpy() for name in ("high", "low", "close", "volume"))
     session, synthetic = bars["session_id"].to_numpy(), bars["is_synthetic"].to_numpy()
     gaps = fvg.fvg(
         h, l, c, v, technical.atr(h, l, c, indicators.atr), session, synthetic, indicators.fvg, indicators.volume_window
@@ -32,21 +34,21 @@ def signals(bars: pd.DataFrame, indicators: IndicatorParams, gate1: Gate1Params)
     curve = nwrqk.nwrqk(ha.close, indicators.nwrqk)
     _, slope = nwrqk.slope(curve, indicators.nwrqk.slope_window)
     value = mlmi.mlmi(ha.close, m30["close"].to_numpy(), indicators.mlmi)
-    found = [np.zeros(len(bars), np.int8), np.zeros(len(bars), np.int8), gaps.mitigation_signal]
+    crossings, turns = np.zeros(len(bars), np.int8), np.zeros(len(bars), np.int8)
     closes, m30_closes = to_ms(bars["close_utc"]), to_ms(m30["close_utc"])
     at = np.searchsorted(closes, m30_closes)
     present = at < len(closes)
     present[present] &= closes[at[present]] == m30_closes[present]
-    found[0][at[present]] = mlmi.events(value, gate1.mlmi_dead_band)[present]
-    found[1][at[present]] = nwrqk.events(curve, slope, gate1.nwrqk_min_slope)[present]
-    return tuple(found)
+    crossings[at[present]] = mlmi.events(value, gate1.mlmi_dead_band)[present]
+    turns[at[present]] = nwrqk.events(curve, slope, gate1.nwrqk_min_slope)[present]
+    return crossings, turns, gaps.mitigation_signal
 
 
 def census(
     bars: pd.DataFrame, indicators: IndicatorParams, gate1: Gate1Params, windows: Sequence[int] = WINDOWS
 ) -> dict[str, Any]:
     """Count signals by kind, bars with a signal, and synergies by type, direction and month for several windows."""
-    events = signals(bars, indicators, gate1)
+    crossings, turns, mitigations = events = signals(bars, indicators, gate1)
     session = bars["session_id"].to_numpy()
     weightless = np.zeros(len(bars))
     counts: dict[str, Any] = {
@@ -55,7 +57,7 @@ def census(
     }
     for window in windows:
         params = gate1.model_copy(update={"window": window})
-        gate = synergy.detect(*events, weightless, weightless, weightless, session, params)
+        gate = synergy.detect(crossings, turns, mitigations, weightless, weightless, weightless, session, params)
         counts[f"window_{window}"] = by_type(gate) | {"months": by_month(gate, session)}
     return counts
 

@@ -74,58 +74,6 @@ def tactical_rows(m5: pd.DataFrame) -> np.ndarray:
     return np.column_stack(list(columns.values()))
 
 
-def fit(cls, rows: np.ndarray, center: np.ndarray | None = None) -> "Scale":
-        """Center (the median unless given) and scale (from the 5 % and 95 % quantiles) of finite rows."""
-        low, median, high = np.nanquantile(rows, [0.05, 0.5, 0.95], axis=0)
-        if center is None:
-            center = median
-        reach = np.maximum(high - center, center - low) / _QUANTILE_SD
-        return cls(center, np.where(reach > 0, reach, 1.0))
-
-
-class Fitted(NamedTuple):
-    """All fitted state of the features."""
-
-    reference: mmd.MMDReference
-    regime: Scale
-    tactical: Scale
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Flat arrays, for an artefact."""
-        nested = {name: part._asdict() for name, part in self._asdict().items()}
-        return {f"{part}/{name}": np.asarray(x) for part, items in nested.items() for name, x in items.items()}
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, np.ndarray]) -> "Fitted":
-        """Inverse of `tensors`; `InputError` names what is missing."""
-
-        def part(name: str, kind: Any) -> Any:
-            try:
-                return kind(**{field: tensors[f"{name}/{field}"] for field in kind._fields})
-            except KeyError as error:
-                raise InputError(f"fitted features: expected an array {error}, found none") from None
-
-        return cls(part("reference", mmd.MMDReference), part("regime", Scale), part("tactical", Scale))
-
-
-def tactical_rows(m5: pd.DataFrame) -> np.ndarray:
-    """The nine tactical features (n, 9), float64: oscillators about their neutral value, MACD in percent of price."""
-    percent = 100.0 / m5["close"].to_numpy()
-    columns = {name: m5[name].to_numpy() for name in table.SIDE}
-    columns["rsi_14"] = columns["rsi_14"] - 50.0
-    columns["stoch_k"] = columns["stoch_k"] - 50.0
-    columns["bb_percent"] = columns["bb_percent"] - 0.5
-    columns["macd"] = columns["macd"] * percent
-    columns["macd_signal"] = columns["macd_signal"] * percent
-    return np.column_stack(list(columns.values()))
-
-
-def mmd_rows(m30: pd.DataFrame) -> np.ndarray:
-    """The regime rows (n, 12), unscaled."""
-    found: np.ndarray = m30[[f"mmd_{i}" for i in range(12)]].to_numpy()
-    return found
-
-
 def fit(bars: pd.DataFrame, train: np.ndarray, params: IndicatorParams, seed: int) -> Fitted:
     """Fit everything on the train rows.
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from algospace import artefacts
 from algospace.data.bars import to_ms
 from algospace.data.splits import TEST, TRAIN
-from algospace.features import table, windows
 from algospace.features import fitted as fitted_module
+from algospace.features import table, windows
 from algospace.features.fitted import Fitted
 from algospace.features.prepared import RegimeRows
 

@@ -145,7 +145,7 @@ def _content_bytes(path: Path) -> float:
     """Bytes of a file's numbers before compression."""
     if path.suffix == ".parquet":
         file = pq.ParquetFile(path)
-        return file.metadata.num_rows * sum(field.type.bit_width for field in file.schema_arrow) / 8
+        return float(file.metadata.num_rows * sum(field.type.bit_width for field in file.schema_arrow) / 8)
     if path.suffix == ".h5":
         with h5py.File(path, "r") as file:
             return float(sum(dataset.nbytes for dataset in file.values()))

@@ -22,7 +22,7 @@ WINDOWS_PER_LENGTH = 8  # windows that the mixture sees start this often per win
 
 
 class MMDParams(Params):
-    """What describes a regime (the MMD scores or the path's signature); window in bars; reference regimes, rows of each."""
+    """MMD scores or path signature as regime rows; window in bars; number of reference regimes, rows kept of each."""
 
     kind: Literal["mmd12", "sig155"]
     window: int = Field(ge=4)

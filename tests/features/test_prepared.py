@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from algospace import artefacts
 from algospace.data import splits
+from algospace.data.bars import to_ms
 from algospace.data.splits import EMBARGO, REPORT, SELECT, TEST, TRAIN
 from algospace.errors import InputError
 from algospace.features import outputs, prepared, table, windows
@@ -47,6 +49,11 @@ def rows(built, fitted_state):
 @pytest.fixture(scope="module")
 def main(built, rows, codes, settings):
     return outputs.main_table(built, codes, windows.complete(rows, settings.features))
+
+
+def regime_of(built, rows, bars, codes, length):
+    start, close = (to_ms(built.m30[name]) for name in ("start_utc", "close_utc"))
+    return outputs.regime_rows(start, close, rows.structure, rows.regime, bars, codes, length)
 
 
 def test_hdf5_round_trip(tmp_path):
@@ -95,7 +102,7 @@ def test_no_window_crosses_a_split(request, market, fitted_state, settings):
     built = table.build(bars, settings.contract, settings.indicators, settings.gate1, fitted_state.reference)
     data = settings.data.model_copy(update={"embargo_m30_bars": 46, "embargo_m5_bars": 100})
     codes, length = splits.split(bars, data), 20
-    found = outputs.regime_rows(built, windows.rows(built, fitted_state), codes, length)
+    found = regime_of(built, windows.rows(built, fitted_state), bars, codes, length)
     assert set(found.split.tolist()) >= {TRAIN, SELECT, REPORT, TEST, EMBARGO}
     starts = bars["start_utc"].to_numpy("datetime64[ms]")
     begin, end = (built.m30[name].to_numpy("datetime64[ms]") for name in ("start_utc", "close_utc"))
@@ -109,17 +116,17 @@ def test_no_window_crosses_a_split(request, market, fitted_state, settings):
             assert inside not in ({TRAIN}, {SELECT}, {REPORT}, {TEST})
 
 
-def test_windows_are_whole(built, rows, codes, settings):
+def test_windows_are_whole(built, rows, codes, settings, gappy_bars):
     length = settings.features.window_regime
-    found = outputs.regime_rows(built, rows, codes, length)
+    found = regime_of(built, rows, gappy_bars, codes, length)
     assert np.isfinite(prepared.gather(found.rows, found.window_end, length)).all()
     one_earlier = found.window_end[0] - length
     assert one_earlier < 0 or not np.isfinite(found.rows[one_earlier]).all()
     np.testing.assert_array_equal(found.close_utc, built.m30["close_utc"].to_numpy("datetime64[ms]").astype(np.int64))
 
 
-def test_rows_out_of_the_files_are_those_of_the_table(built, rows, codes, main, fitted_state):
-    regime = outputs.regime_rows(built, rows, codes, 20)
+def test_rows_out_of_the_files_are_those_of_the_table(built, rows, codes, main, fitted_state, gappy_bars):
+    regime = regime_of(built, rows, gappy_bars, codes, 20)
     found = windows.prepared_rows(main, regime, fitted_state)
     for name, array in rows._asdict().items():
         np.testing.assert_array_equal(getattr(found, name), array)
@@ -154,8 +161,8 @@ def test_learning_rows_hold_nothing_of_test(main):
     assert len(prepared.learning_rows(learning)) == len(learning)
 
 
-def test_candidate_table(main):
-    events = outputs.candidate_table(main)
+def test_candidate_table(main, gappy_bars):
+    events = outputs.candidate_table(main, gappy_bars)
     assert len(events) == main["is_candidate"].sum()
     for event in events.sample(40, random_state=1).itertuples():
         row, following = main.iloc[event.row], main.iloc[event.row + 1]
@@ -165,12 +172,40 @@ def test_candidate_table(main):
         assert event.label_end_utc == row["session_close_utc"]
 
 
-def test_too_few_candidates_are_refused(main):
-    events = outputs.candidate_table(main)
-    in_train = int((events["split"] == TRAIN).sum())
-    outputs.require_candidates(events, in_train)
+@pytest.fixture(scope="module")
+def write(gappy_bars, codes, fitted_state, settings):
+    """Write the main file in chunks of so many rows."""
+
+    def go(path, chunk_rows, at_least=0):
+        stream = table.FeatureStream(settings.contract, settings.indicators, settings.gate1, fitted_state.reference)
+        return outputs.write_main(
+            path, gappy_bars, codes, stream, fitted_state, settings.features, at_least, chunk_rows
+        )
+
+    return go
+
+
+def test_what_is_written_does_not_depend_on_the_chunks(tmp_path, write, main, built, rows, codes, gappy_bars, settings):
+    whole, regime, events = tmp_path / "whole.parquet", *write(tmp_path / "whole.parquet", 10**9)
+    pd.testing.assert_frame_equal(pd.read_parquet(whole), main.reset_index(drop=True), check_exact=True)
+    expected = regime_of(built, rows, gappy_bars, codes, settings.features.window_regime)
+    for found, wanted in zip(regime, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    pd.testing.assert_frame_equal(events, outputs.candidate_table(main, gappy_bars), check_exact=True)
+    for chunk_rows in (97, 1000, 10_000):
+        again = tmp_path / f"{chunk_rows}.parquet"
+        other, others = write(again, chunk_rows)
+        assert artefacts.sha256(again) == artefacts.sha256(whole)
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(other, regime, strict=True))
+        pd.testing.assert_frame_equal(others, events, check_exact=True)
+
+
+def test_too_few_candidates_are_refused_and_nothing_is_written(tmp_path, write, main):
+    in_train = int((main["is_candidate"] & (main["split"] == TRAIN)).sum())
     with pytest.raises(InputError, match=rf"at least {in_train + 1} .* found {in_train}"):
-        outputs.require_candidates(events, in_train + 1)
+        write(tmp_path / "x.parquet", 10_000, in_train + 1)
+    assert not list(tmp_path.iterdir())
+    write(tmp_path / "x.parquet", 10_000, in_train)
 
 
 def vectors(main):
@@ -205,11 +240,15 @@ def test_missing_regime_vector_is_refused(main):
 
 def test_manifest_and_figures_count(main, tmp_path, settings):
     path = tmp_path / "main_training_data.parquet"
-    path.write_bytes(b"x" * 1000)
-    manifest = outputs.manifest([path], main, {"kind": "synthetic"}, settings.contract, {"train_first": "2022-01-03"})
-    assert manifest["files"][path.name] == {"sha256": hashlib.sha256(b"x" * 1000).hexdigest(), "bytes": 1000}
+    artefacts.write_parquet(path, main)
+    manifest = outputs.manifest([path], {"kind": "synthetic"}, settings.contract, {"a": "b"}, ["mmd_0"], {"drift": {}})
+    entry = manifest["files"][path.name]
+    assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert entry["bytes"] == path.stat().st_size
+    assert 1.5 < entry["compression_ratio"] < 10
     assert manifest["rows"] == len(main)
-    figures = outputs.figures(main, {"score": 99.123456}, {"kind": "synthetic"})
+    assert manifest["columns"] == list(main.columns)
+    figures = outputs.figures(main, {"score": 99.123456}, {"kind": "synthetic"}, {"default": 1}, {"max_psi": 2})
     assert figures["quality"] == {"score": 99.1235}
     assert sum(figures["synergies"].values()) == (main["gate1_type"] != 0).sum()
     assert sum(figures["candidates"].values()) == main["is_candidate"].sum()

@@ -50,16 +50,31 @@ def same_bits(found: pd.DataFrame, expected: pd.DataFrame) -> None:
 def cuts(bars: pd.DataFrame) -> list[int]:
     """Random lengths and the ticklish ones: the first bars, and around a session's end."""
     ends = np.flatnonzero(np.diff(bars["session_id"].to_numpy())) + 1
-    ticklish = [1, 2, 5, 6, 7, *(int(ends[i]) + d for i in (1, 11, 25) for d in (-1, 0, 1))]
-    return ticklish + np.random.default_rng(11).integers(8, len(bars), 40).tolist()
+    ticklish = [1, 2, 5, 6, 7, *(int(ends[i]) + d for i in (1, 5, 9) for d in (-1, 0, 1))]
+    return ticklish + np.random.default_rng(11).integers(8, len(bars), 190).tolist()
 
 
 def test_first_bars_give_first_rows(build, fewer):
+    """Every column at more than 200 cuts."""
+    fewer = fewer.iloc[:3000]
     whole = build(fewer)
-    for n in cuts(fewer):
+    lengths = cuts(fewer)
+    assert len(lengths) >= 200
+    for n in lengths:
         part = build(fewer.iloc[:n])
         same_bits(part.m5, whole.m5.iloc[:n])
         same_bits(part.m30, whole.m30.iloc[: len(part.m30)])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000, 10_000])
+def test_chunks_give_the_same_bits(settings, fitted_state, build, fewer, rows):
+    """Bar by bar, in chunks, at once."""
+    bars = fewer.iloc[: 1500 if rows == 1 else 8000]
+    whole = build(bars)
+    stream = table.FeatureStream(settings.contract, settings.indicators, settings.gate1, fitted_state.reference)
+    parts = [stream.update(chunk) for chunk in table.chunks(bars, rows)]
+    same_bits(pd.concat([part.m5 for part in parts]), whole.m5)
+    same_bits(pd.concat([part.m30 for part in parts]), whole.m30)
 
 
 @pytest.mark.parametrize("kind", NONSENSE)
