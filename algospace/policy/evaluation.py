@@ -135,9 +135,8 @@ def report_data(
         bars=bars[["close_utc", "close"]].reset_index(drop=True),
         regimes=vectors.iloc[max(known - 1, 0) :].reset_index(drop=True),
         validation=[
-            {"candidates of": half, "weights": weights} | figures[weights]
-            for half, figures in validation.items()
-            if isinstance(figures, dict)
+            {"candidates of": half, "weights": weights} | validation[half][weights]
+            for half in ("select", "report")
             for weights in ("initial", "trained")
         ],
         limitations=LIMITATIONS,
