@@ -154,7 +154,8 @@ def test_report_shows_each_decision_once(replay, baselines, params):
     dates = {"test_first": "2022-02-01", "test_last": "2022-03-25"}
     manifest = {"contract": {"symbol": "MES"}, "source": {"kind": "synthetic", "files": []}, "splits": dates}
     vectors = pd.DataFrame({"close_utc": replay.m5["close_utc"].iloc[::6], "regime_0": 0.0})
-    validation = {"report": {"initial": {"with_rate": 0.1}, "trained": {"with_rate": 0.2}}, "train_candidates": 3}
+    half = {"initial": {"with_rate": 0.1}, "trained": {"with_rate": 0.2}}
+    validation = {"select": half, "report": half, "calibration": {"slope": 1.0}, "train_candidates": 3}
     page = evaluation.report_data(replay, simulations, summaries, manifest, "id", vectors, validation, FIRST)
     assert page.source["is_synthetic"]
     assert page.decisions["accepted"].sum() == len(replay.simulation.trades)
@@ -164,5 +165,5 @@ def test_report_shows_each_decision_once(replay, baselines, params):
     assert (page.bars["close_utc"] >= replay.m5["close_utc"].iloc[FIRST]).all()
     start = page.bars["close_utc"].iloc[0]
     assert (page.regimes["close_utc"] <= start).sum() == 1, "the regime at the start, and those that follow"
-    assert [row["weights"] for row in page.validation] == ["initial", "trained"]
+    assert [row["weights"] for row in page.validation] == ["initial", "trained"] * 2
     assert page.refusals == evaluation.refusals(replay.records)
