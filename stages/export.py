@@ -5,20 +5,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from algospace import agents, artefacts, consensus, market, mrms, rde, report
+from algospace import agents, artefacts, mrms, rde, report
 from algospace.consensus import Calibration
 from algospace.data import bars as bars_module
-from algospace.data import contracts
-from algospace.data.params import DataParams
 from algospace.data.splits import TEST
 from algospace.features.fitted import Fitted
-from algospace.features.params import FeatureParams
-from algospace.indicators.params import IndicatorParams
 from algospace.pipeline import provenance, stage
 from algospace.pipeline.config import RuntimeParams, load_params
+from algospace.pipeline.settings import load_settings
 from algospace.policy import bundle, evaluation
-from algospace.policy.decide import Policy, Settings, decide
-from algospace.synergy import Gate1Params
+from algospace.policy.decide import Policy, decide
 
 MAIN = Path("data/prepared/main_training_data.parquet")
 FITTED = Path("data/prepared/fitted.safetensors")
@@ -39,22 +35,11 @@ def main() -> None:
     """Bundle, load, replay, judge, report."""
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
-    data = load_params("data", DataParams)
     params = load_params("export", evaluation.ExportParams)
-    settings = Settings(
-        contracts.resolve(data.symbol, data.contract, data.calendar),
-        data,
-        load_params("indicators", IndicatorParams),
-        load_params("gate1", Gate1Params),
-        load_params("features", FeatureParams),
-        load_params("market", market.MarketParams),
-        load_params("marl", consensus.MARLParams).gate2,
-        seed,
-        runtime.threads,
-    )
+    prepared_manifest = artefacts.read_json(MANIFEST)
+    settings = load_settings(prepared_manifest)
     stage.make_deterministic(runtime, seed)
 
-    prepared_manifest = artefacts.read_json(MANIFEST)
     weights, header = artefacts.read_tensors(TEAM_MODEL)
     trained = Policy(
         settings,

@@ -4,24 +4,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from algospace import artefacts, consensus, env, mappo, market, mrms, nets
-from algospace.data import contracts
-from algospace.data.params import DataParams
+from algospace import artefacts, consensus, env, mappo, mrms, nets
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared, windows
 from algospace.features.fitted import Fitted
-from algospace.features.params import FeatureParams
-from algospace.indicators.params import IndicatorParams
 from algospace.performance import rounded
 from algospace.pipeline import stage
 from algospace.pipeline.config import RuntimeParams, load_params
 from algospace.pipeline.curves import write_curves
+from algospace.pipeline.settings import load_settings
 from algospace.pipeline.training_state import training_state
 from algospace.policy import exams
-from algospace.policy.decide import Settings
-from algospace.synergy import Gate1Params
 
 MAIN = Path("data/prepared/main_training_data.parquet")
+MANIFEST = Path("data/prepared/manifest.json")
 ROWS = Path("data/prepared/rde_training_data.h5")
 FITTED = Path("data/prepared/fitted.safetensors")
 VECTORS = Path("data/regimes/regime_vectors.parquet")
@@ -35,19 +31,8 @@ def main() -> None:
     """Train on train, calibrate on select, quote on report, at initial and at trained weights."""
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
-    data = load_params("data", DataParams)
     params = load_params("marl", consensus.MARLParams)
-    settings = Settings(
-        contracts.resolve(data.symbol, data.contract, data.calendar),
-        data,
-        load_params("indicators", IndicatorParams),
-        load_params("gate1", Gate1Params),
-        load_params("features", FeatureParams),
-        load_params("market", market.MarketParams),
-        params.gate2,
-        seed,
-        runtime.threads,
-    )
+    settings = load_settings(artefacts.read_json(MANIFEST))
     stage.make_deterministic(runtime, seed)
 
     m5 = prepared.learning_rows(pd.read_parquet(MAIN))

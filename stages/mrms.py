@@ -5,8 +5,6 @@ from pathlib import Path
 import pandas as pd
 
 from algospace import artefacts, market, mrms, nets
-from algospace.data import contracts
-from algospace.data.params import DataParams
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared
 from algospace.performance import rounded
@@ -16,6 +14,7 @@ from algospace.pipeline.curves import write_curves
 from algospace.pipeline.training_state import training_state
 
 MAIN = Path("data/prepared/main_training_data.parquet")
+MANIFEST = Path("data/prepared/manifest.json")
 EVENTS = Path("data/prepared/mrms_training_data.parquet")
 VECTORS = Path("data/regimes/regime_vectors.parquet")
 MODEL = Path("models/mrms/mrms.safetensors")
@@ -27,14 +26,14 @@ def main() -> None:
     """Run every cell of the grid through the bars, fit on train, stop on select, quote on report."""
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
-    data = load_params("data", DataParams)
     exchange = load_params("market", market.MarketParams)
     params = load_params("mrms", mrms.MRMSParams)
     stage.make_deterministic(runtime, seed)
 
     main_table = prepared.learning_rows(pd.read_parquet(MAIN, columns=list(prepared.MARKET_COLUMNS)))
     bars = market.Bars.of(main_table)
-    costs = market.Costs.of(contracts.resolve(data.symbol, data.contract, data.calendar), exchange.cost_multiplier)
+    contract = prepared.contract(artefacts.read_json(MANIFEST))
+    costs = market.Costs.of(contract, exchange.cost_multiplier)
     events = pd.read_parquet(EVENTS)
     vectors = pd.read_parquet(VECTORS)
     sets = {}

@@ -57,7 +57,7 @@ def main() -> None:
     artefacts.write_parquet(MRMS, candidates)
     artefacts.write_tensors(FITTED, scales.tensors(), {})
     files, dates = [MAIN, RDE, MRMS, FITTED], splits.boundaries(bars, codes)
-    artefacts.write_json(MANIFEST, outputs.manifest(files, loaded.source, contract, dates, names, health_found))
+    artefacts.write_json(MANIFEST, outputs.manifest(files, loaded.source, data, contract, dates, names, health_found))
     main_table = pd.read_parquet(MAIN, columns=list(outputs.COUNTED))
     artefacts.write_json(
         METRICS, outputs.figures(main_table, loaded.quality, loaded.source, rates, health.summary(health_found))

@@ -22,7 +22,7 @@ ORDER = (
     "market", "performance", "nets", "training", "rde", "mrms", "env", "agents", "mappo", "consensus",
     "policy.simulation", "policy.decide", "policy.exams", "policy.bundle", "pictures", "report", "policy.evaluation",
 )  # fmt: skip
-PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance")
+PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings")
 
 
 def source(module: str) -> Path | None:
@@ -87,6 +87,8 @@ def test_every_module_has_its_place():
 @pytest.mark.parametrize("module", [*ORDER, *(f"pipeline.{name}" for name in PIPELINE)])
 def test_imports_run_one_way(module):
     above = set(ORDER[: ORDER.index(module)]) if module in ORDER else {"errors", "params", "artefacts"}
+    if module == "pipeline.settings":
+        above |= set(ORDER)
     if module.startswith("pipeline."):
         above |= {f"pipeline.{name}" for name in PIPELINE[: PIPELINE.index(module.split(".")[1])]}
     packages = {"", "data", "indicators", "features", "policy", "pipeline"}
@@ -154,7 +156,10 @@ def test_the_lock_is_a_dependency(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_are_what_the_stage_reads(stage):
     script = (ROOT / "stages" / f"{stage}.py").read_text()
-    read = re.findall(r'load_params\("(\w+)"', script)
+    pattern = r'load_params\("(\w+)"'
+    read = set(re.findall(pattern, script))
+    if "load_settings(" in script:
+        read |= set(re.findall(pattern, (ROOT / "algospace/pipeline/settings.py").read_text()))
     assert sorted(declared(stage)["params"]) == sorted(read)
 
 

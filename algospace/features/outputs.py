@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from algospace import artefacts
 from algospace.data.bars import to_ms
 from algospace.data.contracts import Contract
+from algospace.data.params import DataParams
 from algospace.data.splits import EMBARGO, NAMES, TRAIN
 from algospace.errors import InputError
 from algospace.features import windows
@@ -112,6 +113,7 @@ def _require_candidates(candidates: pd.DataFrame, minimum: int) -> None:
 def manifest(
     files: list[Path],
     source: dict[str, Any],
+    data: DataParams,
     contract: Contract,
     dates: dict[str, str],
     regime_names: Sequence[str],
@@ -121,6 +123,7 @@ def manifest(
     main = pq.ParquetFile(files[0])
     return {
         "source": source,
+        "data": data.model_dump(mode="json"),
         "contract": contract.model_dump(mode="json"),
         "splits": dates,
         "rows": main.metadata.num_rows,

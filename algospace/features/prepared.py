@@ -1,10 +1,11 @@
 """The prepared files as later stages read them.
 
 ``main_training_data.parquet`` has a row per 5-minute bar, ``rde_training_data.h5`` a row per 30-minute bar and the
-windows over them, ``mrms_training_data.parquet`` a row per candidate.
+windows over them, ``mrms_training_data.parquet`` a row per candidate; ``manifest.json`` says what they are.
 """
 
 import io
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from algospace import artefacts
+from algospace.data.contracts import Contract
+from algospace.data.params import DataParams
 from algospace.data.splits import TEST
 from algospace.errors import InputError
 
@@ -78,6 +81,16 @@ def regime_vectors_at(m5_or_events: pd.DataFrame, vectors: pd.DataFrame) -> np.n
         raise InputError(f"regime vectors: expected one for {found.index[missing[0]]}, found none")
     vectors_at: np.ndarray = found.to_numpy(np.float32)
     return vectors_at
+
+
+def contract(manifest: dict[str, Any]) -> Contract:
+    """The contract that the prepared bars are of."""
+    return Contract.model_validate_json(json.dumps(manifest["contract"]), strict=True)
+
+
+def reading(manifest: dict[str, Any]) -> DataParams:
+    """How the prepared bars were read: the ``data`` section, its source resolved."""
+    return DataParams.model_validate_json(json.dumps(manifest["data"]), strict=True)
 
 
 def gather(table: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:

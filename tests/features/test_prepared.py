@@ -241,7 +241,12 @@ def test_missing_regime_vector_is_refused(main):
 def test_manifest_and_figures_count(main, tmp_path, settings):
     path = tmp_path / "main_training_data.parquet"
     artefacts.write_parquet(path, main)
-    manifest = outputs.manifest([path], {"kind": "synthetic"}, settings.contract, {"a": "b"}, ["mmd_0"], {"drift": {}})
+    manifest = outputs.manifest(
+        [path], {"kind": "synthetic"}, settings.data, settings.contract, {"a": "b"}, ["mmd_0"], {"drift": {}}
+    )
+    artefacts.write_json(tmp_path / "manifest.json", manifest)
+    read = artefacts.read_json(tmp_path / "manifest.json")
+    assert (prepared.contract(read), prepared.reading(read)) == (settings.contract, settings.data)
     entry = manifest["files"][path.name]
     assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert entry["bytes"] == path.stat().st_size
