@@ -41,7 +41,7 @@ format: setup-dev ## rewrite the code in house form
 	@ruff check --fix .
 
 bench: setup-dev ## every benchmark, quick form
-	@for script in benchmarks/*.py; do python $$script --quick --json; done
+	@for script in benchmarks/[a-z]*.py; do python $$script --quick --json; done
 
 clean:           ## back to a fresh checkout (data/raw and DVC's cache stay)
 	rm -rf $(VENV) .ckpt logs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

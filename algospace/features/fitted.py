@@ -10,6 +10,7 @@ from algospace.errors import InputError
 from algospace.features import table
 from algospace.indicators import mmd, signature, technical
 from algospace.indicators.params import IndicatorParams
+from algospace.synergy import M30
 
 # Half of the distance between the 5th and the 95th percentile of a standard normal, in standard deviations.
 _QUANTILE_SD = 1.6448536269514722
@@ -87,7 +88,7 @@ def fit(bars: pd.DataFrame, train: np.ndarray, params: IndicatorParams, seed: in
         Of the mixture and of the reference subsample.
     """
     bars = bars[train].reset_index(drop=True)
-    m30 = bars_module.resample(bars, table.M30)
+    m30 = bars_module.resample(bars, M30)
     ha = bars_module.heiken_ashi(*(m30[name].to_numpy() for name in bars_module.PRICES))
     volume = m30["volume"].to_numpy()
     path = mmd.path(*ha, volume)

@@ -17,9 +17,8 @@ from algospace.data.contracts import Contract
 from algospace.indicators import fvg, lvn, mlmi, mmd, nwrqk, signature, technical
 from algospace.indicators.arrays import Tail
 from algospace.indicators.params import IndicatorParams
-from algospace.synergy import Gate1Params
+from algospace.synergy import M30, Gate1Params
 
-M30 = 30  # minutes of the slower time frame
 CHUNK_ROWS = 10_000  # bars computed at a time: it bounds the memory and changes no bit
 NOT_JOINED = ("start_utc", "session_id", "session_close_utc", "is_synthetic")  # of a 30-minute row
 # Scalars beside the Tactical agent's window.
