@@ -1,6 +1,6 @@
 """Synthetic bars: a market that is always at hand, on a real exchange calendar.
 
-Two markets. ``regimes`` looks like an index future: a hidden Markov chain of market regimes, Student-t
+Two of three markets. ``regimes`` looks like an index future: a hidden Markov chain of market regimes, Student-t
 returns, clustered volatility, the day's U-shape in volatility and volume, overnight gaps, and in trends a
 drift and a momentum too small to be seen in a single bar. ``random_walk`` has none of that but the day's
 shape: its price is a martingale on the tick grid, so whoever finds an edge in it has found a leak.
@@ -64,8 +64,83 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
+class Canvas:
+    """What every synthetic market has in common: its days and bars, their usual volatility and volume, its tick grid.
+
+    Raises
+    ------
+    InputError
+        The first price is less than 1000 ticks.
+    """
+
+    def __init__(self, params: SyntheticParams, contract: Contract) -> None:
+        if params.price < MIN_TICKS * contract.tick:
+            raise InputError(
+                f"data.synthetic.price: expected at least {MIN_TICKS} ticks of {contract.tick:g}, "
+                f"found {params.price:g}"
+            )
+        first = pd.Timestamp(params.start)
+        span = pd.Timedelta(days=2 * params.sessions + 30)  # there are over 180 trading days in any year
+        table = sessions(contract.calendar, first, first + span).head(params.sessions)
+        laid = slots(table, MINUTES)
+        regular = _shape(regular_slots(contract.calendar, MINUTES))
+        shape = _shape(laid.start_ms)
+        self.tick = contract.tick
+        self.first_ticks = round(params.price / contract.tick)
+        self.day_sd = params.annual_volatility / np.sqrt(DAYS_PER_YEAR)
+        self.variance: FloatArray = (1.0 - GAP_SHARE) * shape**2 / (regular**2).sum()  # of each bar, in days
+        ends = np.flatnonzero(np.diff(laid.session)) + 1
+        self.days = np.split(np.arange(laid.start_ms.size), ends)  # rows of each day
+        self._volume = params.daily_volume * shape**VOLUME_POWER / (regular**VOLUME_POWER).sum()
+        self._start = laid.start_ms
+        self._session_close = table["close_utc"].to_numpy("datetime64[ms]").astype(np.int64)[laid.session]
+        self._session_id = table["session_id"].to_numpy()[laid.session]
+
+    def volumes(self, rows: IntArray, activity: FloatArray | float, rng: np.random.Generator) -> FloatArray:
+        """Draw the volume of bars that are so busy, 1 being usual."""
+        noise = VOLUME_NOISE * rng.standard_normal(rows.size) - VOLUME_NOISE**2 / 2
+        drawn: FloatArray = np.maximum(np.rint(self._volume[rows] * activity * np.exp(noise)), 1.0)
+        return drawn
+
+    def bars(self, rows: IntArray, prices: IntArray, volume: FloatArray) -> pd.DataFrame:
+        """Make bars of their open, high, low and close in ticks (4, n).
+
+        Raises
+        ------
+        InputError
+            A price is 0 or less.
+        """
+        if prices[2].min() <= 0:
+            raise InputError(
+                "data.synthetic.annual_volatility: expected a market whose price stays above 0, "
+                f"found a path that reached {prices[2].min() * self.tick:g}"
+            )
+        digits = max(0, 2 - int(np.floor(np.log10(self.tick))))  # 3 * 0.1 is no price, 0.3 is
+        opens, highs, lows, closes = np.round(prices * self.tick, digits)
+        close = self._session_close[rows]
+        return pd.DataFrame(
+            {
+                "start_utc": from_ms(self._start[rows]),
+                "close_utc": from_ms(np.minimum(self._start[rows] + MINUTES * MINUTE_MS, close)),
+                "session_id": self._session_id[rows],
+                "session_close_utc": from_ms(close),
+                "open": opens,
+                "high": highs,
+                "low": lows,
+                "close": closes,
+                "volume": volume,
+                "is_synthetic": np.zeros(rows.size, np.bool_),
+            }
+        )
+
+
+def candles(path: IntArray) -> IntArray:
+    """Open, high, low and close (4, n) of paths (n, steps) inside bars."""
+    return np.stack([path[:, 0], path.max(axis=1), path.min(axis=1), path[:, -1]])
+
+
 def market(params: SyntheticParams, contract: Contract, seed: int) -> pd.DataFrame:
-    """Draw a market.
+    """Draw a market, ``regimes`` or ``random_walk`` (`algospace.planted` draws the third).
 
     Parameters
     ----------
@@ -87,54 +162,23 @@ def market(params: SyntheticParams, contract: Contract, seed: int) -> pd.DataFra
     InputError
         The first price is less than 1000 ticks, or the path reached 0.
     """
-    if params.price < MIN_TICKS * contract.tick:
-        raise InputError(
-            f"data.synthetic.price: expected at least {MIN_TICKS} ticks of {contract.tick:g}, found {params.price:g}"
-        )
-    first = pd.Timestamp(params.start)
-    span = pd.Timedelta(days=2 * params.sessions + 30)  # there are over 180 trading days in any year
-    table = sessions(contract.calendar, first, first + span).head(params.sessions)
-    laid = slots(table, MINUTES)
-    regular = _shape(regular_slots(contract.calendar, MINUTES))
-    shape = _shape(laid.start_ms)
-    variance = (1.0 - GAP_SHARE) * shape**2 / (regular**2).sum()  # of each bar, in days
-    volume = params.daily_volume * shape**VOLUME_POWER / (regular**VOLUME_POWER).sum()
-
-    day_sd = params.annual_volatility / np.sqrt(DAYS_PER_YEAR)
-    draw = _Regimes(day_sd) if params.market == "regimes" else _Walk(day_sd)
-    price = round(params.price / contract.tick)
-    days = []
-    ends = np.flatnonzero(np.diff(laid.session)) + 1
-    for day, bars in enumerate(np.split(np.arange(laid.start_ms.size), ends)):
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, day))))
-        path, activity = draw.day(price, variance[bars], rng, first=day == 0)
-        noise = VOLUME_NOISE * rng.standard_normal(bars.size) - VOLUME_NOISE**2 / 2
-        traded = np.maximum(np.rint(volume[bars] * activity * np.exp(noise)), 1.0)
-        days.append(np.stack([path[:, 0], path.max(axis=1), path.min(axis=1), path[:, -1], traded]))
+    canvas = Canvas(params, contract)
+    draw = _Regimes(canvas.day_sd) if params.market == "regimes" else _Walk(canvas.day_sd)
+    price = canvas.first_ticks
+    prices, volumes = [], []
+    for day, rows in enumerate(canvas.days):
+        rng = day_stream(seed, day)
+        path, activity = draw.day(price, canvas.variance[rows], rng, first=day == 0)
+        volumes.append(canvas.volumes(rows, activity, rng))
+        prices.append(candles(path))
         price = int(path[-1, -1])
-    ticks = np.concatenate(days, axis=1)
-    if ticks[2].min() <= 0:
-        raise InputError(
-            "data.synthetic.annual_volatility: expected a market whose price stays above 0, "
-            f"found a path that reached {ticks[2].min() * contract.tick:g}"
-        )
-    close = table["close_utc"].to_numpy("datetime64[ms]").astype(np.int64)[laid.session]
-    digits = max(0, 2 - int(np.floor(np.log10(contract.tick))))  # 3 * 0.1 is no price, 0.3 is
-    opens, highs, lows, closes = np.round(ticks[:4] * contract.tick, digits)
-    return pd.DataFrame(
-        {
-            "start_utc": from_ms(laid.start_ms),
-            "close_utc": from_ms(np.minimum(laid.start_ms + MINUTES * MINUTE_MS, close)),
-            "session_id": table["session_id"].to_numpy()[laid.session],
-            "session_close_utc": from_ms(close),
-            "open": opens,
-            "high": highs,
-            "low": lows,
-            "close": closes,
-            "volume": ticks[4],
-            "is_synthetic": np.zeros(laid.start_ms.size, np.bool_),
-        }
-    )
+    every = np.arange(canvas.variance.size)
+    return canvas.bars(every, np.concatenate(prices, axis=1), np.concatenate(volumes))
+
+
+def day_stream(seed: int, day: int) -> np.random.Generator:
+    """Give each trading day a random stream of its own."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, day))))
 
 
 class _Walk:
@@ -149,12 +193,12 @@ class _Walk:
         """Draw a day's path (bars, steps) in ticks, and how busy each bar is."""
         day_variance = (self._day_sd * price) ** 2  # in ticks, and arithmetic: the price is the martingale
         if not first:
-            price += _ticks(rng, np.array([GAP_SHARE * day_variance]))[0]
-        steps = _ticks(rng, np.repeat(variance * day_variance / WALK_STEPS, WALK_STEPS))
+            price += ticks(rng, np.array([GAP_SHARE * day_variance]))[0]
+        steps = ticks(rng, np.repeat(variance * day_variance / WALK_STEPS, WALK_STEPS))
         return price + np.cumsum(steps).reshape(-1, WALK_STEPS), 1.0
 
 
-def _ticks(rng: np.random.Generator, variance: FloatArray) -> IntArray:
+def ticks(rng: np.random.Generator, variance: FloatArray) -> IntArray:
     """Draw whole numbers of mean 0 and given variance: the difference of two Poisson counts (Skellam)."""
     return rng.poisson(variance / 2) - rng.poisson(variance / 2)
 
