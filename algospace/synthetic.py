@@ -127,6 +127,7 @@ def market(params: SyntheticParams, contract: Contract, seed: int) -> pd.DataFra
             "close_utc": from_ms(np.minimum(laid.start_ms + MINUTES * MINUTE_MS, close)),
             "session_id": table["session_id"].to_numpy()[laid.session],
             "session_close_utc": from_ms(close),
+            "contract_id": np.zeros(laid.start_ms.size, np.int32),  # one contract, never rolled
             "open": opens,
             "high": highs,
             "low": lows,

@@ -5,6 +5,7 @@ from typing import Any
 
 from algospace import artefacts, synthetic
 from algospace.data import contracts, quality, sources, splits
+from algospace.data.bars import M5_MINUTES
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
 from algospace.data.sources import Loaded
@@ -63,7 +64,7 @@ def read(data: DataParams, contract: Contract, seed: int) -> Loaded:
         return sources.load(data, contract, RAW)
     bars = synthetic.market(data.synthetic, contract, seed)
     source: dict[str, Any] = {"kind": "synthetic", "market": data.synthetic.market, "files": [], "rows": len(bars)}
-    return Loaded(bars, quality.score(bars, contract.calendar, sources.BAR_MINUTES), source, ())
+    return Loaded(bars, quality.score(bars, contract.calendar, M5_MINUTES), source, (), M5_MINUTES)
 
 
 if __name__ == "__main__":

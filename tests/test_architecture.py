@@ -12,8 +12,9 @@ STAGES = ("prepare", "rde", "mrms", "marl", "export")
 # A module may import those above it only. `pipeline` and `cli` stand outside: stages and cli import the pipeline.
 ORDER = (
     "errors", "params", "artefacts",
-    "data.contracts", "data.params", "data.sessions", "data.bars", "data.stamps", "data.quality",
-    "data.columns", "data.csv_file", "data.parquet_file", "data.reader", "data.sources", "data.splits",
+    "data.contracts", "data.params", "data.sessions", "data.rolls", "data.bars", "data.stamps", "data.quality",
+    "data.columns", "data.csv_file", "data.parquet_file", "data.reader", "data.checks", "data.agreement",
+    "data.sources", "data.splits",
     "indicators.arrays", "indicators.technical", "indicators.mlmi", "indicators.nwrqk", "indicators.fvg",
     "indicators.lvn", "indicators.mmd", "indicators.params",
     "synergy", "synthetic",

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from algospace.data.bars import PRICES, FloatArray
+from algospace.data.bars import VALUES, FloatArray
+from algospace.data.params import DataParams
 from algospace.errors import InputError
 
-VALUES = (*PRICES, "volume")
+TIMES = ("datetime", "date", "time")
 BLOCK_ROWS = 512  # so few lists that the garbage collector does not age them: twice as fast as with 8192
 _ALIASES = {
     "datetime": ("datetime", "timestamp"),
@@ -22,6 +23,7 @@ _ALIASES = {
     "low": ("low", "l", "llow"),
     "close": ("close", "c", "last"),
     "volume": ("volume", "vol", "v"),
+    "roll": ("roll",),
 }
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -37,8 +39,10 @@ class Block(NamedTuple):
     iso: bool  # the stamps were moments, so their texts are ISO 8601
 
 
-def match(header: Sequence[str], place: str, override: dict[str, str]) -> dict[str, int]:
+def match(header: Sequence[str], place: str, params: DataParams) -> dict[str, int]:
     """Find our columns in a header: by ``data.columns`` first, then by alias, whatever the case.
+
+    A ``roll`` column is looked for where ``data.rolls`` is column, and passed over elsewhere.
 
     Parameters
     ----------
@@ -46,8 +50,8 @@ def match(header: Sequence[str], place: str, override: dict[str, str]) -> dict[s
         Titles as they stand in the file.
     place
         FILE:LINE of the header, for the refusal.
-    override
-        ``data.columns``: our name -> the file's.
+    params
+        The ``data`` section.
 
     Returns
     -------
@@ -59,12 +63,15 @@ def match(header: Sequence[str], place: str, override: dict[str, str]) -> dict[s
     InputError
         A column is missing, or two fit.
     """
+    override = params.columns
     unknown = override.keys() - _ALIASES.keys()
     if unknown:
         raise InputError(f"data.columns: expected {', '.join(_ALIASES)}, found {', '.join(sorted(unknown))}")
     clean = [title.strip().strip("<>") for title in header]
     columns: dict[str, int] = {}
     for ours, aliases in _ALIASES.items():
+        if ours == "roll" and params.rolls != "column":
+            continue
         wanted = [override[ours].strip()] if ours in override else [*aliases]
         hits = [
             i
@@ -84,7 +91,11 @@ def match(header: Sequence[str], place: str, override: dict[str, str]) -> dict[s
     for ours in VALUES:
         if ours not in columns:
             raise InputError(f"{place}: expected a column for {ours} (data.columns), found {_list(header)}")
-    if not columns.keys() & {"datetime", "date", "time"}:
+    if params.rolls == "column" and "roll" not in columns:
+        raise InputError(
+            f"{place}: expected a column for roll (data.rolls is column; data.columns), found {_list(header)}"
+        )
+    if not columns.keys() & {*TIMES}:
         raise InputError(f"{place}: expected a column for datetime (data.columns), found {_list(header)}")
     return columns
 

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from algospace.data.columns import BLOCK_ROWS, Block, match
+from algospace.data.params import DataParams
 from algospace.errors import InputError
 
 _READ = 1 << 20  # bytes taken at a time
@@ -21,7 +22,7 @@ MAX_LINE = 1 << 15  # bytes
 MAX_LINES = 12_000_000  # twenty years of 1-minute bars, day and night, are 10.5 million
 
 
-def blocks(path: Path, name: str, override: dict[str, str]) -> Iterator[Block]:
+def blocks(path: Path, name: str, params: DataParams) -> Iterator[Block]:
     """Read a CSV file as blocks of rows; blank lines are no rows.
 
     Parameters
@@ -30,8 +31,8 @@ def blocks(path: Path, name: str, override: dict[str, str]) -> Iterator[Block]:
         Where the file is.
     name
         What messages call it.
-    override
-        ``data.columns``.
+    params
+        The ``data`` section.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def blocks(path: Path, name: str, override: dict[str, str]) -> Iterator[Block]:
         raise InputError(f"{name}:1: expected a header and bars, found an empty file")
     reader = csv.reader(chain([first], lines), delimiter=max(",;\t", key=first.count), strict=True)
     line, header = _rows(reader, 1, name, before)[0]
-    columns = match(header, f"{name}:{line}", override)
+    columns = match(header, f"{name}:{line}", params)
     blank = [""] * len(header)
     while batch := _rows(reader, BLOCK_ROWS, name, before):
         rows = [(line, row) for line, row in batch if row]

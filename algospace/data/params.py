@@ -44,6 +44,8 @@ class DataParams(Params):
     stamp: Literal["start", "end", "last_minute"]
     calendar: str | None
     bar_minutes: Literal[1, 5]
+    rolls: Literal["none", "column", "quarterly"]
+    m30_files: list[str]
     on_invalid: Literal["refuse", "drop"]
     min_quality: float = Field(ge=0, le=100)
     min_sessions: int = Field(gt=0)

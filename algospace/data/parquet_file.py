@@ -6,19 +6,20 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from algospace.data.bars import FloatArray
-from algospace.data.columns import BLOCK_ROWS, VALUES, Block, match
+from algospace.data.bars import VALUES, FloatArray
+from algospace.data.columns import BLOCK_ROWS, TIMES, Block, match
+from algospace.data.params import DataParams
 from algospace.errors import InputError
 
 
-def blocks(path: Path, name: str, override: dict[str, str]) -> Iterator[Block]:
+def blocks(path: Path, name: str, params: DataParams) -> Iterator[Block]:
     """Read a Parquet file as blocks of rows; parameters and errors as `algospace.data.csv_file.blocks` has them."""
     with path.open("rb") as opened:
         try:
             file = pq.ParquetFile(opened)
             schema = file.schema_arrow
-            columns = match(schema.names, name, override)
-            moments = [schema.field(columns[ours]).type for ours in columns if ours not in VALUES]
+            columns = match(schema.names, name, params)
+            moments = [schema.field(columns[ours]).type for ours in columns if ours in TIMES]
             for kind in moments:
                 if pa.types.is_integer(kind) or pa.types.is_floating(kind):
                     raise InputError(f"{name}: expected stamps in a time column, found {kind}")

@@ -14,12 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from algospace.data import columns, csv_file, parquet_file, stamps
-from algospace.data.bars import FloatArray, from_ms
-from algospace.data.columns import VALUES, Block
+from algospace.data.bars import M30_MINUTES, VALUES, FloatArray, IntArray, from_ms, to_ms
+from algospace.data.columns import Block
 from algospace.data.params import DataParams
 from algospace.data.sessions import MINUTE_MS
 from algospace.errors import InputError
 
+_ROLL = {"0": 0, "false": 0, "1": 1, "true": 1}
 _SHOWN = 40  # characters of a cell in a message
 
 Mask = npt.NDArray[np.bool_]
@@ -43,16 +44,23 @@ class RawBars(NamedTuple):
 
     ``rows``: ``file`` (index into ``files``), ``line`` (CSV: of the text, the header is line 1; Parquet: row,
     from 1), ``start_utc`` (bar start, NaT where unreadable), ``open, high, low, close, volume`` (NaN where no
-    number). ``faults``: what reading them found.
+    number); where ``data.rolls`` is column also ``roll`` (bool, the first bar of a new contract). ``faults``: what
+    reading them found.
     """
 
     files: tuple[str, ...]
     rows: pd.DataFrame
     faults: tuple[Fault, ...]
+    minutes: int  # length of a bar that the stamps were read with
 
     def place(self, row: int) -> str:
         """Say FILE:LINE of a row."""
         return f"{self.files[self.rows['file'].iat[row]]}:{self.rows['line'].iat[row]}"
+
+    @property
+    def spacing(self) -> float | None:
+        """Minutes from most bars to the next; None where none has a later one."""
+        return _spacing(to_ms(self.rows["start_utc"]))
 
 
 class _Table(NamedTuple):
@@ -65,10 +73,12 @@ class _Table(NamedTuple):
     ragged: Mask  # rows with another number of fields
     first_ragged: str
     first_number: str
+    roll: npt.NDArray[np.int8]  # 0, 1, or -1 where unreadable; empty without such a column
+    first_roll: str
 
 
-def read_file(path: Path, name: str, params: DataParams) -> RawBars:
-    """Read one bar file as ``params`` (source, columns, date_order, timezone, stamp, bar_minutes) say.
+def read_file(path: Path, name: str, params: DataParams, *, m30: bool = False) -> RawBars:
+    """Read one bar file as ``params`` (source, columns, date_order, timezone, stamp, bar_minutes, rolls) say.
 
     Parameters
     ----------
@@ -78,6 +88,8 @@ def read_file(path: Path, name: str, params: DataParams) -> RawBars:
         What messages call it.
     params
         The ``data`` section; ``source`` is csv or parquet.
+    m30
+        Bars that are 30 minutes apart are taken for 30-minute bars, whatever ``bar_minutes`` says.
 
     Raises
     ------
@@ -85,7 +97,7 @@ def read_file(path: Path, name: str, params: DataParams) -> RawBars:
         The file as a whole cannot be read; the line names the file and, where there is one, the line.
     """
     zone = stamps.zone(params.timezone)
-    blocks = (parquet_file if params.source == "parquet" else csv_file).blocks(path, name, params.columns)
+    blocks = (parquet_file if params.source == "parquet" else csv_file).blocks(path, name, params)
     try:
         table = _gather(blocks)
     except OSError as error:
@@ -98,8 +110,9 @@ def read_file(path: Path, name: str, params: DataParams) -> RawBars:
 
     order = "iso" if table.iso else params.date_order
     read = stamps.parse(table.stamps, order, zone, place)
-    before = {"start": 0, "end": params.bar_minutes, "last_minute": params.bar_minutes - 1}[params.stamp]
     start = read.utc_ms
+    minutes = M30_MINUTES if m30 and _spacing(start) == M30_MINUTES else params.bar_minutes
+    before = {"start": 0, "end": minutes, "last_minute": minutes - 1}[params.stamp]
     start[~(read.unreadable | read.skipped | read.repeated)] -= before * MINUTE_MS
     number = ~np.logical_and.reduce([np.isfinite(values) for values in table.values.values()]) & ~table.ragged
 
@@ -128,6 +141,7 @@ def read_file(path: Path, name: str, params: DataParams) -> RawBars:
             ),
         ),
         ("number", number, lambda i: table.first_number),
+        ("roll", (table.roll < 0) & ~table.ragged[: table.roll.size], lambda i: table.first_roll),
     )
     faults = tuple(
         Fault(kind, rows, f"{place(int(rows.argmax()))}: {text(int(rows.argmax()))}")
@@ -140,18 +154,19 @@ def read_file(path: Path, name: str, params: DataParams) -> RawBars:
             "line": table.lines,
             "start_utc": from_ms(start),
             **table.values,
+            **({"roll": table.roll > 0} if table.roll.size else {}),
         },
         copy=False,
     )
-    return RawBars((name,), rows, faults)
+    return RawBars((name,), rows, faults, minutes)
 
 
 def _gather(blocks: Iterator[Block]) -> _Table:
     """Put the blocks of a file together, its numbers as numbers and its stamps coded."""
     texts = stamps.Texts()
-    lines, ragged = array("i"), array("b")
+    lines, ragged, roll = array("i"), array("b"), array("b")
     values = {column: array("d") for column in VALUES}
-    first_ragged, first_number, iso = "", "", False
+    first_ragged, first_number, first_roll, iso = "", "", "", False
     for block in blocks:
         texts.add(columns.stamps(block.cells))
         lines.extend(block.lines)
@@ -168,6 +183,13 @@ def _gather(blocks: Iterator[Block]) -> _Table:
                 cell = block.cells[column][bad[0]] if column in block.cells else str(number[bad[0]])
                 wrong.append((int(bad[0]), at, f"expected a number for {column}, found {_shown(cell)}"))
         first_number = first_number or min(wrong, default=(0, 0, ""))[2]
+        if "roll" in block.cells:
+            marks = [_ROLL.get(cell.strip().lower(), -1) for cell in block.cells["roll"]]
+            roll.extend(marks)
+            unclear = [i for i, mark in enumerate(marks) if mark < 0 and not uneven[i]]
+            if not first_roll and unclear:
+                cell = block.cells["roll"][unclear[0]]
+                first_roll = f"expected 0, 1, true or false for roll, found {_shown(cell)}"
         iso = block.iso
     return _Table(
         np.frombuffer(lines, np.int32),
@@ -177,7 +199,15 @@ def _gather(blocks: Iterator[Block]) -> _Table:
         np.frombuffer(ragged, np.bool_),
         first_ragged,
         first_number,
+        np.frombuffer(roll, np.int8),
+        first_roll,
     )
+
+
+def _spacing(start: IntArray) -> float | None:
+    steps = np.diff(start[start != np.iinfo(np.int64).min])
+    lengths, counts = np.unique(steps[steps > 0], return_counts=True)
+    return float(lengths[counts.argmax()]) / MINUTE_MS if lengths.size else None
 
 
 def _shown(cell: str) -> str:

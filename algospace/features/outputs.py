@@ -91,7 +91,9 @@ def figures(main: pd.DataFrame, quality: dict[str, Any], source: dict[str, Any])
         "sessions": int(main["session_id"].nunique()),
         "filled_bars": int(main["is_synthetic"].sum()),
         "candidates": {name: int((main["is_candidate"] & (split == code)).sum()) for code, name in NAMES.items()},
-        "quality": {k: round(v, 4) if isinstance(v, float) else v for k, v in quality.items()},
+        "quality": {
+            k: round(v, 4) if isinstance(v, float) else v for k, v in quality.items() if not isinstance(v, dict)
+        },
     }
     counts["synergies"] = {
         f"type_{kind}_{side}": int(((synergies["gate1_type"] == kind) & (synergies["gate1_direction"] == sign)).sum())

@@ -102,7 +102,7 @@ def build(
 
     m30_row = np.searchsorted(m30["close_utc"].to_numpy(), m5["close_utc"].to_numpy(), side="right") - 1
     m5["m30_row"] = m30_row
-    kept = m30.drop(columns=["start_utc", "session_id", "session_close_utc", "is_synthetic"])
+    kept = m30.drop(columns=["start_utc", "session_id", "session_close_utc", "contract_id", "is_synthetic"])
     joined = kept.reindex(m30_row).add_prefix("m30_").set_index(m5.index)
     return FeatureTable(_add_gate1(pd.concat([m5, joined], axis=1), gate1), m30)
 

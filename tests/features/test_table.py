@@ -105,7 +105,7 @@ def test_first_half_hour_has_nothing_to_see(clean):
 
 
 def test_joined_columns_are_those_of_the_newest_closed_half_hour(gappy):
-    m30 = gappy.m30.drop(columns=["start_utc", "session_id", "session_close_utc", "is_synthetic"])
+    m30 = gappy.m30.drop(columns=["start_utc", "session_id", "session_close_utc", "contract_id", "is_synthetic"])
     expected = pd.merge_asof(
         gappy.m5[["close_utc"]], m30.add_prefix("m30_"), left_on="close_utc", right_on="m30_close_utc"
     ).drop(columns="close_utc")
