@@ -28,15 +28,19 @@ METRICS = Path("metrics/prepare.json")
 def main() -> None:
     """Read, check, compute, split, write."""
     seed = load_params("seed", int)
-    data = load_params("data", DataParams)
+    data, tried = sources.resolve(load_params("data", DataParams), RAW)
     indicators = load_params("indicators", IndicatorParams)
     gate1 = load_params("gate1", Gate1Params)
     features = load_params("features", FeatureParams)
 
     contract = contracts.resolve(data.symbol, data.contract, data.calendar)
+    for market in tried:
+        print(f"not {market['symbol']}: {market['reason']}")
+    print(f"bars: {data.symbol}, {data.source} {', '.join(data.files)}".rstrip())
     with stage.quality_log():
         loaded = read(data, contract, seed)
     bars = loaded.bars
+    source = loaded.source | ({"tried": tried} if tried else {})
 
     codes = splits.split(bars, data)
     scales = fitted.fit(bars, codes == splits.TRAIN, contract, indicators, seed)
@@ -52,10 +56,8 @@ def main() -> None:
     artefacts.write_parquet(MRMS, candidates)
     artefacts.write_tensors(FITTED, scales.tensors(), {})
     dates = splits.boundaries(bars, codes)
-    artefacts.write_json(
-        MANIFEST, outputs.manifest([MAIN, RDE, MRMS, FITTED], main_table, loaded.source, contract, dates)
-    )
-    artefacts.write_json(METRICS, outputs.figures(main_table, loaded.quality, loaded.source))
+    artefacts.write_json(MANIFEST, outputs.manifest([MAIN, RDE, MRMS, FITTED], main_table, source, contract, dates))
+    artefacts.write_json(METRICS, outputs.figures(main_table, loaded.quality, source))
 
 
 def read(data: DataParams, contract: Contract, seed: int) -> Loaded:

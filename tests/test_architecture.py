@@ -14,7 +14,7 @@ ORDER = (
     "errors", "params", "artefacts",
     "data.contracts", "data.params", "data.sessions", "data.rolls", "data.bars", "data.stamps", "data.quality",
     "data.columns", "data.csv_file", "data.parquet_file", "data.reader", "data.checks", "data.agreement",
-    "data.sources", "data.splits",
+    "data.auto", "data.sources", "data.splits",
     "indicators.arrays", "indicators.technical", "indicators.mlmi", "indicators.nwrqk", "indicators.fvg",
     "indicators.lvn", "indicators.mmd", "indicators.params",
     "synergy", "synthetic",

@@ -9,6 +9,8 @@ import pandas as pd
 from algospace.artefacts import sha256
 from algospace.data import quality, rolls
 from algospace.data.agreement import compare
+from algospace.data.auto import Resolved as Resolved
+from algospace.data.auto import resolve as resolve
 from algospace.data.bars import M5_MINUTES, M30_MINUTES, assign_sessions, fill_gaps, from_ms, resample, to_ms
 from algospace.data.checks import any_fault, check, sessions_of
 from algospace.data.contracts import Contract
@@ -103,6 +105,8 @@ def load(params: DataParams, contract: Contract, raw_dir: Path, *, m30: bool = F
     RefusedBars
         A row is invalid and ``data.on_invalid`` is refuse, or the score is below ``data.min_quality``.
     """
+    if params.source not in ("csv", "parquet"):
+        raise ValueError(f"the source is {params.source!r}: resolve it first, load reads files")
     if params.calendar not in (None, contract.calendar):
         raise ValueError(f"the contract's calendar is {contract.calendar!r}, data.calendar {params.calendar!r}")
     if params.rolls == "quarterly":
