@@ -20,14 +20,14 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from algospace.data.bars import PRICES, HeikenAshiStream, Resampler, to_ms
+from algospace.data.bars import HeikenAshiStream, Resampler, to_ms
+from algospace.data.continuous import Continuous
 from algospace.errors import InputError
 from algospace.indicators import fvg, mlmi, nwrqk, technical
 from algospace.indicators.arrays import Bools, Codes, Floats, SessionStarts, Tail, aligned
 from algospace.indicators.params import IndicatorParams
 from algospace.params import Params
 
-M30 = 30  # minutes of the slower time frame
 MLMI, NWRQK, FVG = 1, 2, 3  # kinds of signals, in the order in which those of one bar count
 
 
@@ -84,7 +84,8 @@ class SignalStream:
 
     def __init__(self, indicators: IndicatorParams, gate1: Gate1Params) -> None:
         self.gate1 = gate1
-        self._resampler, self._ha = Resampler(M30), HeikenAshiStream()
+        self._m5_prices, self._m30_prices = Continuous(), Continuous()
+        self._resampler, self._ha = Resampler(), HeikenAshiStream()
         self._mlmi, self._nwrqk = mlmi.Stream(indicators.mlmi), nwrqk.Stream(indicators.nwrqk)
         self._slope = nwrqk.SlopeStream(indicators.nwrqk.slope_window)
         self._mlmi_rows, self._nwrqk_rows = Tail(1), Tail(2)  # what an event looks back on
@@ -94,12 +95,13 @@ class SignalStream:
 
     def update(self, bars: pd.DataFrame) -> Signals:
         """Return the signals of the next bars of `algospace.data.bars.SCHEMA`."""
+        factor, (_, h, l, c) = self._m5_prices.update(bars)
+        atr = self._m5_atr.update(h, l, c) / factor
         h, l, c, v = (bars[name].to_numpy() for name in ("high", "low", "close", "volume"))
-        atr = self._m5_atr.update(h, l, c)
         gaps = self._fvg.update(h, l, c, v, atr, bars["session_id"].to_numpy(), bars["is_synthetic"].to_numpy())
 
         m30 = self._resampler.update(bars)
-        o, h, l, c = (m30[name].to_numpy() for name in PRICES)
+        factor, (o, h, l, c) = self._m30_prices.update(m30)
         ha = self._ha.update(o, h, l, c)
         (value,) = self._mlmi_rows.join(self._mlmi.update(ha.close, c))
         curve = self._nwrqk.update(ha.close)
@@ -110,7 +112,7 @@ class SignalStream:
         )
         closes, m30_closes = to_ms(bars["close_utc"]), to_ms(m30["close_utc"])
         newest = np.searchsorted(m30_closes, closes, side="right")  # 0: none has closed among these bars yet
-        known = np.append(self._newest_atr, self._m30_atr.update(h, l, c))
+        known = np.append(self._newest_atr, self._m30_atr.update(h, l, c) / factor)
         self._newest_atr = known[-1]
         now = (newest > 0) & (np.append(-1, m30_closes)[newest] == closes)
         crossings, turns = (np.where(now, np.append(0, e)[newest], 0).astype(np.int8) for e in events)

@@ -124,6 +124,7 @@ class Canvas:
                 "close_utc": from_ms(np.minimum(self._start[rows] + MINUTES * MINUTE_MS, close)),
                 "session_id": self._session_id[rows],
                 "session_close_utc": from_ms(close),
+                "contract_id": np.zeros(rows.size, np.int32),  # one contract, never rolled
                 "open": opens,
                 "high": highs,
                 "low": lows,

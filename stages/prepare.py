@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from algospace import artefacts, synthetic
+from algospace import artefacts, planted, synthetic
 from algospace.data import contracts, quality, sources, splits
+from algospace.data.bars import M5_MINUTES
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
 from algospace.data.sources import Loaded
@@ -30,25 +31,29 @@ METRICS = Path("metrics/prepare.json")
 def main() -> None:
     """Read, check, compute, split, write."""
     seed = load_params("seed", int)
-    data = load_params("data", DataParams)
+    data, tried = sources.resolve(load_params("data", DataParams), RAW)
     indicators = load_params("indicators", IndicatorParams)
     gate1 = load_params("gate1", Gate1Params)
     features = load_params("features", FeatureParams)
 
     contract = contracts.resolve(data.symbol, data.contract, data.calendar)
+    for market in tried:
+        print(f"not {market['symbol']}: {market['reason']}")
+    print(f"bars: {data.symbol}, {data.source} {', '.join(data.files)}".rstrip())
     census_params = {
         name: (load_profile(name, "indicators", IndicatorParams), load_profile(name, "gate1", Gate1Params))
         for name in ("default", "prd")
     }
     with stage.quality_log():
-        loaded = read(data, contract, seed)
+        loaded = read(data, contract, seed, indicators, gate1)
     bars = loaded.bars
+    source = loaded.source | ({"tried": tried} if tried else {})
 
     codes = splits.split(bars, data)
     scales = fitted.fit(bars, codes == splits.TRAIN, indicators, seed)
     stream = table.FeatureStream(contract, indicators, gate1, scales.reference)
     regime, candidates = outputs.write_main(MAIN, bars, codes, stream, scales, features, gate1.min_train_events)
-    health_found = health.inspect(MAIN, regime, scales)
+    condition = health.inspect(MAIN, regime, scales)
     learning = prepared.learning_rows(bars.assign(split=codes))
     rates = {name: census.census(learning, *params) for name, params in census_params.items()}
 
@@ -57,20 +62,23 @@ def main() -> None:
     artefacts.write_parquet(MRMS, candidates)
     artefacts.write_tensors(FITTED, scales.tensors(), {})
     files, dates = [MAIN, RDE, MRMS, FITTED], splits.boundaries(bars, codes)
-    artefacts.write_json(MANIFEST, outputs.manifest(files, loaded.source, data, contract, dates, names, health_found))
-    main_table = pd.read_parquet(MAIN, columns=list(outputs.COUNTED))
     artefacts.write_json(
-        METRICS, outputs.figures(main_table, loaded.quality, loaded.source, rates, health.summary(health_found))
+        MANIFEST, outputs.manifest(files, source, data, contract, dates, names, loaded.quality, condition)
     )
+    main_table = pd.read_parquet(MAIN, columns=list(outputs.COUNTED))
+    artefacts.write_json(METRICS, outputs.figures(main_table, loaded.quality, source, rates, health.summary(condition)))
 
 
-def read(data: DataParams, contract: Contract, seed: int) -> Loaded:
+def read(data: DataParams, contract: Contract, seed: int, indicators: IndicatorParams, gate1: Gate1Params) -> Loaded:
     """Bars of the source that the params name, never of another."""
     if data.source != "synthetic":
         return sources.load(data, contract, RAW)
-    bars = synthetic.market(data.synthetic, contract, seed)
+    if data.synthetic.market == "planted":
+        bars = planted.market(data.synthetic, contract, seed, indicators, gate1).bars
+    else:
+        bars = synthetic.market(data.synthetic, contract, seed)
     source: dict[str, Any] = {"kind": "synthetic", "market": data.synthetic.market, "files": [], "rows": len(bars)}
-    return Loaded(bars, quality.score(bars, contract.calendar, sources.BAR_MINUTES), source, ())
+    return Loaded(bars, quality.score(bars, contract.calendar, M5_MINUTES), source, (), M5_MINUTES)
 
 
 if __name__ == "__main__":

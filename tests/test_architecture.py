@@ -12,11 +12,12 @@ STAGES = ("prepare", "rde", "mrms", "marl", "export")
 # A module may import those above it only. `pipeline` and `cli` stand outside: stages and cli import the pipeline.
 ORDER = (
     "errors", "params", "artefacts",
-    "data.contracts", "data.params", "data.sessions", "data.bars", "data.stamps", "data.quality", "data.reader",
-    "data.sources", "data.splits",
+    "data.contracts", "data.params", "data.sessions", "data.rolls", "data.bars", "data.continuous", "data.stamps",
+    "data.quality", "data.columns", "data.csv_file", "data.parquet_file", "data.reader", "data.checks",
+    "data.agreement", "data.auto", "data.sources", "data.splits",
     "indicators.arrays", "indicators.technical", "indicators.mlmi", "indicators.nwrqk", "indicators.fvg",
     "indicators.lvn", "indicators.mmd", "indicators.signature", "indicators.params",
-    "synergy", "synthetic",
+    "synergy", "synthetic", "planted",
     "features.params", "features.prepared", "features.table", "features.census", "features.fitted", "features.windows",
     "features.health", "features.outputs",
     "market", "performance", "nets", "training", "rde", "mrms", "env", "agents", "mappo", "consensus",

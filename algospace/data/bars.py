@@ -5,7 +5,8 @@ A bar is a half-open interval [start, close) of one session. The table has a Ran
 the result for all of them.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -20,6 +21,7 @@ SCHEMA = {
     "close_utc": UTC_MS,  # the bar may be known from here on
     "session_id": "int32",  # trading date, YYYYMMDD
     "session_close_utc": UTC_MS,
+    "contract_id": "int32",  # rolls so far: differences of prices are taken between bars of one contract
     "open": "float64",  # prices in points
     "high": "float64",
     "low": "float64",
@@ -28,9 +30,12 @@ SCHEMA = {
     "is_synthetic": "bool",  # filled in where the source had no bar
 }
 PRICES = ("open", "high", "low", "close")
+VALUES = (*PRICES, "volume")
+M5_MINUTES, M30_MINUTES = 5, 30  # what the pipeline runs on
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+Int32Array = npt.NDArray[np.int32]
 
 
 class HeikenAshi(NamedTuple):
@@ -44,12 +49,18 @@ class HeikenAshi(NamedTuple):
 
 def to_ms(column: pd.Series) -> IntArray:
     """Turn a column of moments into ms since 1970 UTC."""
-    return np.asarray(column.to_numpy("datetime64[ms]").astype(np.int64))
+    ms: IntArray = column.to_numpy("datetime64[ms]").view(np.int64)
+    return ms
 
 
 def from_ms(ms: IntArray) -> pd.DatetimeIndex:
     """Turn ms since 1970 into moments, datetime64[ms, UTC]."""
-    return pd.DatetimeIndex(ms.astype("datetime64[ms]")).tz_localize("UTC")
+    return pd.DatetimeIndex(ms.view("datetime64[ms]"), copy=False).tz_localize("UTC")
+
+
+def contract_ids(rows: pd.DataFrame) -> Int32Array:
+    """Count the rolls so far in each row: what ``contract_id`` says, 0 where there is no such column."""
+    return rows["contract_id"].to_numpy() if "contract_id" in rows else np.zeros(len(rows), np.int32)
 
 
 def assign_sessions(raw: pd.DataFrame, calendar: str, minutes: int) -> pd.DataFrame:
@@ -58,7 +69,8 @@ def assign_sessions(raw: pd.DataFrame, calendar: str, minutes: int) -> pd.DataFr
     Parameters
     ----------
     raw
-        ``start_utc, open, high, low, close, volume`` in time order, ``minutes`` long each.
+        ``start_utc, open, high, low, close, volume`` in time order, ``minutes`` long each; perhaps
+        ``contract_id``, the same in all bars of a session.
     calendar
         Name of a calendar of pandas_market_calendars.
     minutes
@@ -70,19 +82,25 @@ def assign_sessions(raw: pd.DataFrame, calendar: str, minutes: int) -> pd.DataFr
         Bars of `SCHEMA`. Rows outside every session are left out: whoever reads a file counts them first.
     """
     start = to_ms(raw["start_utc"])
+    contract = contract_ids(raw)
+    values = [raw[name].to_numpy(np.float64) for name in VALUES]
     if not start.size:
-        return _table(start, start, start, start, np.empty((5, 0)), np.empty(0, np.bool_))
+        none = from_ms(start)
+        return _table(none, none, start.astype(np.int32), none, contract, values, np.empty(0, np.bool_))
     table = covering(calendar, int(start.min()), int(start.max()))
     session = locate(table, start, minutes)
     inside = session >= 0
-    start, session = start[inside], session[inside]
+    if not inside.all():
+        start, session, contract = start[inside], session[inside], contract[inside]
+        values = [column[inside] for column in values]
     close = to_ms(table["close_utc"])[session]
     return _table(
-        start,
-        np.minimum(start + minutes * MINUTE_MS, close),
+        from_ms(start),
+        from_ms(np.minimum(start + minutes * MINUTE_MS, close)),
         table["session_id"].to_numpy()[session],
-        close,
-        raw.loc[inside, [*PRICES, "volume"]].to_numpy(np.float64).T,
+        from_ms(close),
+        contract,
+        values,
         np.zeros(start.size, np.bool_),
     )
 
@@ -97,34 +115,49 @@ def fill_gaps(bars: pd.DataFrame, calendar: str, minutes: int) -> pd.DataFrame:
     start = to_ms(bars["start_utc"])
     if not start.size:
         return bars
+    grid = _slots_between(start, calendar, minutes)
+    source = (np.searchsorted(start, grid, side="right") - 1).astype(np.int32)  # the bar, else the one before the gap
+    synthetic = start[source] != grid
+    if not synthetic.any():
+        return bars
+
+    def column(name: str) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = bars[name].to_numpy()[source]
+        if name in PRICES:
+            values[synthetic] = bars["close"].to_numpy()[source[synthetic]]
+        elif name == "volume":
+            values[synthetic] = 0.0
+        return values
+
+    session_close = from_ms(to_ms(bars["session_close_utc"])[source])
+    close = from_ms(np.minimum(grid + minutes * MINUTE_MS, session_close.asi8))
+    start_utc = from_ms(grid)
+    del grid, start  # of millions of bars, what is done with makes room for what comes
+    return _table(
+        start_utc,
+        close,
+        column("session_id"),
+        session_close,
+        column("contract_id"),
+        [column(name) for name in VALUES],
+        synthetic | column("is_synthetic"),
+    )
+
+
+def _slots_between(start: IntArray, calendar: str, minutes: int) -> IntArray:
+    """Lay out the slots from the first to the last bar of each session."""
     table = covering(calendar, int(start[0]), int(start[-1]))
     laid = slots(table, minutes)
     session = locate(table, start, minutes)
     first = np.searchsorted(session, np.arange(len(table)), side="left")
     last = np.searchsorted(session, np.arange(len(table)), side="right") - 1
-    traded = (last >= first)[laid.session]
-    keep = traded.copy()
-    keep[traded] &= laid.start_ms[traded] >= start[first[laid.session[traded]]]
-    keep[traded] &= laid.start_ms[traded] <= start[last[laid.session[traded]]]
-    grid = laid.start_ms[keep]
-
-    source = np.searchsorted(start, grid, side="right") - 1  # the bar itself, else the one before the gap
-    synthetic = start[source] != grid
-    values = bars[[*PRICES, "volume"]].to_numpy(np.float64).T[:, source]
-    values[:4, synthetic] = values[3, synthetic]
-    values[4, synthetic] = 0.0
-    close = to_ms(bars["session_close_utc"])[source]
-    return _table(
-        grid,
-        np.minimum(grid + minutes * MINUTE_MS, close),
-        bars["session_id"].to_numpy()[source],
-        close,
-        values,
-        synthetic | bars["is_synthetic"].to_numpy()[source],
-    )
+    traded = last >= first
+    begins = np.where(traded, start[np.minimum(first, start.size - 1)], np.iinfo(np.int64).max)
+    ends = np.where(traded, start[last], np.iinfo(np.int64).min)
+    return laid.start_ms[(laid.start_ms >= begins[laid.session]) & (laid.start_ms <= ends[laid.session])]
 
 
-def resample(bars5: pd.DataFrame, minutes: int = 30) -> pd.DataFrame:
+def resample(bars5: pd.DataFrame, minutes: int = M30_MINUTES) -> pd.DataFrame:
     """Build longer bars from shorter ones, inside sessions (domain.md 1.4).
 
     A bucket is [floor(start, minutes), + minutes), cut at the session's close: open first, high max, low min,
@@ -163,23 +196,34 @@ def resample(bars5: pd.DataFrame, minutes: int = 30) -> pd.DataFrame:
     bucket = np.cumsum(new[:stop]) - 1
     filled = np.bincount(bucket[real], minlength=first.size) == 0
     rows = np.flatnonzero(real | filled[bucket])
-    values = bars5[[*PRICES, "volume"]].to_numpy(np.float64)[rows].T
     begins = np.searchsorted(bucket[rows], np.arange(first.size))
     ends = np.append(begins[1:], rows.size) - 1
-    merged = np.empty((5, first.size))
-    if first.size:
-        merged[0] = values[0, begins]
-        merged[1] = np.maximum.reduceat(values[1], begins)
-        merged[2] = np.minimum.reduceat(values[2], begins)
-        merged[3] = values[3, ends]
-        merged[4] = np.add.reduceat(values[4], begins)
-    return _table(slot[first], close, session_id[first], session_close, merged, filled)
+
+    def merged(name: str) -> FloatArray:
+        values: FloatArray = bars5[name].to_numpy(np.float64)[rows]
+        if name in ("open", "close"):
+            return values[begins if name == "open" else ends[: first.size]]
+        if not first.size:
+            return values
+        merge = {"high": np.maximum, "low": np.minimum, "volume": np.add}[name]
+        longer: FloatArray = merge.reduceat(values, begins)
+        return longer
+
+    return _table(
+        from_ms(slot[first]),
+        from_ms(close),
+        session_id[first],
+        from_ms(session_close),
+        bars5["contract_id"].to_numpy()[first],
+        [merged(name) for name in VALUES],
+        filled,
+    )
 
 
 class Resampler:
     """`resample` of bars that come one after the other; it remembers the bars of one unfinished bucket."""
 
-    def __init__(self, minutes: int = 30) -> None:
+    def __init__(self, minutes: int = M30_MINUTES) -> None:
         self._minutes = minutes
         self._pending: pd.DataFrame | None = None
 
@@ -237,21 +281,24 @@ def _heiken_ashi_open(open: FloatArray, close: FloatArray, ha_close: FloatArray,
 
 
 def _table(
-    start: IntArray,
-    close: IntArray,
-    session_id: npt.NDArray[np.int32] | IntArray,
-    session_close: IntArray,
-    values: FloatArray,
+    start: pd.DatetimeIndex,
+    close: pd.DatetimeIndex,
+    session_id: Int32Array,
+    session_close: pd.DatetimeIndex,
+    contract_id: Int32Array,
+    values: Sequence[FloatArray],
     is_synthetic: npt.NDArray[np.bool_],
 ) -> pd.DataFrame:
-    """Make a table of `SCHEMA`; moments in ms, ``values`` (5, n): open, high, low, close, volume."""
+    """Make a table of `SCHEMA`; ``values``: open, high, low, close, volume."""
     return pd.DataFrame(
         {
-            "start_utc": from_ms(start),
-            "close_utc": from_ms(close),
-            "session_id": session_id.astype(np.int32),
-            "session_close_utc": from_ms(session_close),
-            **dict(zip((*PRICES, "volume"), values, strict=True)),
+            "start_utc": start,
+            "close_utc": close,
+            "session_id": session_id,
+            "session_close_utc": session_close,
+            "contract_id": contract_id,
+            **dict(zip(VALUES, values, strict=True)),
             "is_synthetic": is_synthetic,
-        }
+        },
+        copy=False,  # of millions of rows
     )

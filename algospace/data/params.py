@@ -8,11 +8,15 @@ from pydantic import Field, field_validator, model_validator
 from algospace.data.contracts import ContractParams
 from algospace.params import Params
 
+DateOrder = Literal["auto", "iso", "day_first", "month_first"]
+Stamp = Literal["start", "end", "last_minute"]
+BarMinutes = Literal[1, 5]
+
 
 class SyntheticParams(Params):
     """Section ``data.synthetic``: the embedded market (see `algospace.synthetic`)."""
 
-    market: Literal["regimes", "random_walk"]
+    market: Literal["regimes", "random_walk", "planted"]
     sessions: int = Field(gt=0)
     start: str
     price: float = Field(gt=0)
@@ -31,19 +35,40 @@ class SyntheticParams(Params):
         return start
 
 
+class AutoEntry(Params):
+    """A market of ``data.auto``: its files, and how they are to be read where that differs from the section.
+
+    A key that is left out is the section's; ``contract`` and ``calendar`` are the contract table's.
+    """
+
+    symbol: str = Field(min_length=1)
+    files: list[str] = Field(min_length=1)
+    contract: ContractParams | None = None
+    columns: dict[str, str] | None = None
+    date_order: DateOrder | None = None
+    timezone: str | None = Field(default=None, min_length=1)
+    stamp: Stamp | None = None
+    calendar: str | None = None
+    bar_minutes: BarMinutes | None = None
+
+
 class DataParams(Params):
     """Section ``data``: where bars come from, how a file is to be read, how days are split."""
 
-    source: Literal["synthetic", "csv", "parquet"]
+    source: Literal["synthetic", "csv", "parquet", "auto"]
+    auto: list[AutoEntry]
+    allow_synthetic: bool
     files: list[str]
     symbol: str = Field(min_length=1)
     contract: ContractParams | None
     columns: dict[str, str]
-    date_order: Literal["auto", "iso", "day_first", "month_first"]
+    date_order: DateOrder
     timezone: str = Field(min_length=1)
-    stamp: Literal["start", "end", "last_minute"]
+    stamp: Stamp
     calendar: str | None
-    bar_minutes: Literal[1, 5]
+    bar_minutes: BarMinutes
+    rolls: Literal["none", "column", "quarterly"]
+    m30_files: list[str]
     on_invalid: Literal["refuse", "drop"]
     min_quality: float = Field(ge=0, le=100)
     min_sessions: int = Field(gt=0)

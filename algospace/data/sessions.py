@@ -23,6 +23,12 @@ MINUTE_MS = 60_000
 _REFERENCE = ("2024-01-01", "2024-12-31")  # the year whose commonest session is the regular one
 _UTC_MS = "datetime64[ms, UTC]"
 
+# Until Friday 2021-06-25 the CME's equity index futures paused after New York's close, from Monday 2021-06-28 on they
+# trade through. The library's `CME_Equity` has the pause on all days, its 23-hour calendar on none.
+_PAUSED = "CME Globex Equity"
+_LAST_PAUSE = pd.Timestamp("2021-06-25")
+_PAUSE = pd.Timedelta("15:15:00"), pd.Timedelta("15:30:00")  # Chicago's time
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -60,7 +66,7 @@ def sessions(calendar: str, first: Any, last: Any) -> pd.DataFrame:
     -------
     DataFrame
         One row a session: ``session_id`` int32 (YYYYMMDD), ``open_utc`` and ``close_utc`` (datetime64[ms,
-        UTC]; early closes are the calendar's); where the calendar knows breaks, also ``break_start_utc`` and
+        UTC]; early closes are the calendar's); where there are breaks, also ``break_start_utc`` and
         ``break_end_utc``, equal on days without one.
 
     Raises
@@ -75,6 +81,9 @@ def sessions(calendar: str, first: Any, last: Any) -> pd.DataFrame:
     if "break_start" in schedule:
         columns |= {"break_start_utc": "break_start", "break_end_utc": "break_end"}
     dates = pd.DatetimeIndex(schedule.index)
+    if calendar == _PAUSED and (dates <= _LAST_PAUSE).any():
+        schedule = schedule.assign(**_pauses(dates, schedule["market_close"]))
+        columns |= {"break_start_utc": "break_start", "break_end_utc": "break_end"}
     table = pd.DataFrame({"session_id": (dates.year * 10_000 + dates.month * 100 + dates.day).astype(np.int32)})
     for ours, theirs in columns.items():
         table[ours] = pd.DatetimeIndex(schedule[theirs]).astype(_UTC_MS)
@@ -82,6 +91,12 @@ def sessions(calendar: str, first: Any, last: Any) -> pd.DataFrame:
         for column in ("break_start_utc", "break_end_utc"):
             table[column] = table[column].fillna(table["close_utc"])
     return table
+
+
+def _pauses(dates: pd.DatetimeIndex, closes: pd.Series) -> dict[str, pd.DatetimeIndex]:
+    begin, end = ((dates + clock).tz_localize("America/Chicago").tz_convert("UTC") for clock in _PAUSE)
+    paused = (dates <= _LAST_PAUSE) & (end < pd.DatetimeIndex(closes))  # an early close comes before the pause
+    return {"break_start": begin.where(paused), "break_end": end.where(paused)}
 
 
 def covering(calendar: str, first_ms: int, last_ms: int) -> pd.DataFrame:
@@ -134,7 +149,8 @@ def bars_per_session(calendar: str, minutes: int) -> int:
 
 
 def _ms(column: pd.Series) -> IntArray:
-    return np.asarray(column.to_numpy("datetime64[ms]").astype(np.int64))
+    ms: IntArray = column.to_numpy("datetime64[ms]").view(np.int64)
+    return ms
 
 
 def _opens(table: pd.DataFrame, step: int) -> IntArray:

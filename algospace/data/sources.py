@@ -1,26 +1,25 @@
 """From bar files to clean bars: find, read, judge, refuse or drop, put into sessions, fill gaps."""
 
-import hashlib
-from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from algospace.data import quality
-from algospace.data.bars import PRICES, IntArray, assign_sessions, fill_gaps, from_ms, resample, to_ms
+from algospace.artefacts import sha256
+from algospace.data import quality, rolls
+from algospace.data.agreement import compare
+from algospace.data.auto import Resolved as Resolved
+from algospace.data.auto import resolve as resolve
+from algospace.data.bars import M5_MINUTES, M30_MINUTES, assign_sessions, fill_gaps, from_ms, resample, to_ms
+from algospace.data.checks import any_fault, check, sessions_of
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams as DataParams
 from algospace.data.params import SyntheticParams as SyntheticParams
 from algospace.data.reader import Fault as Fault
 from algospace.data.reader import RawBars as RawBars
 from algospace.data.reader import read_file
-from algospace.data.sessions import MINUTE_MS, covering, locate
 from algospace.errors import InputError
-
-BAR_MINUTES = 5  # what the pipeline runs on
 
 
 class RefusedBars(InputError):
@@ -34,10 +33,11 @@ class RefusedBars(InputError):
 class Loaded(NamedTuple):
     """What `load` gives."""
 
-    bars: pd.DataFrame  # 5-minute bars of algospace.data.bars.SCHEMA, gaps filled
-    quality: dict[str, float | int | str]  # of the raw rows
+    bars: pd.DataFrame  # of algospace.data.bars.SCHEMA, gaps filled
+    quality: dict[str, Any]  # of the raw rows: algospace.data.quality.score, and that of each of the ``files``
     source: dict[str, Any]  # kind, files (name, sha256, bytes), rows, first_utc, last_utc of the raw rows
     faults: tuple[Fault, ...]  # of the raw rows; empty unless data.on_invalid is drop
+    minutes: int  # length of a bar: 5 or 30
 
 
 def find(params: DataParams, raw_dir: Path) -> list[Path]:
@@ -53,19 +53,25 @@ def find(params: DataParams, raw_dir: Path) -> list[Path]:
     return [raw_dir / name for name in params.files]
 
 
-def read(params: DataParams, raw_dir: Path) -> RawBars:
+def read(params: DataParams, raw_dir: Path, *, m30: bool = False) -> RawBars:
     """Read the files of ``data.files`` in their order, as they stand: nothing dropped, filled or sorted.
 
-    Bars of any length are read; `load` wants those of ``data.bar_minutes``.
+    Bars of any length are read; `load` wants those of ``data.bar_minutes``, or of 30 minutes with ``m30``.
 
     Raises
     ------
     InputError
         A file is missing, lies outside ``raw_dir``, or cannot be read as a whole.
     """
-    parts = [read_file(path, path.as_posix(), params) for path in find(params, raw_dir)]
+    parts = [read_file(path, path.as_posix(), params, m30=m30) for path in find(params, raw_dir)]
     if len(parts) == 1:
         return parts[0]
+    for part in parts[1:]:
+        if part.minutes != parts[0].minutes:
+            raise InputError(
+                f"{part.place(0)}: expected {parts[0].minutes}-minute bars as in {parts[0].files[0]}, "
+                f"found {part.minutes}-minute bars"
+            )
     rows = pd.concat([part.rows.assign(file=np.int16(i)) for i, part in enumerate(parts)], ignore_index=True)
     sizes = [len(part.rows) for part in parts]
     faults: dict[str, Fault] = {}
@@ -75,111 +81,10 @@ def read(params: DataParams, raw_dir: Path) -> RawBars:
             padded = np.pad(mask, (before, after))
             known = faults.get(kind)
             faults[kind] = Fault(kind, known.rows | padded, known.first) if known else Fault(kind, padded, first)
-    return RawBars(tuple(name for part in parts for name in part.files), rows, tuple(faults.values()))
+    return RawBars(tuple(name for part in parts for name in part.files), rows, tuple(faults.values()), parts[0].minutes)
 
 
-def check(raw: RawBars, params: DataParams, contract: Contract) -> tuple[Fault, ...]:
-    """List all that is wrong with single rows, the first fault of the files first.
-
-    Raises
-    ------
-    InputError
-        Fewer than two bars, or bars of another length than ``data.bar_minutes``.
-    """
-    rows, minutes = raw.rows, params.bar_minutes
-    if len(rows) < 2:
-        raise InputError(f"{raw.place(0)}: expected at least 2 bars, found 1")
-    start = to_ms(rows["start_utc"])
-    timed = rows["start_utc"].notna().to_numpy()
-    _check_length(raw, start[timed], minutes)
-    values = rows[[*PRICES, "volume"]].to_numpy(np.float64)
-    latest = quality.latest_before(start)
-    session = np.zeros(start.size, np.int64)
-    if timed.any():
-        table = covering(contract.calendar, int(start[timed].min()), int(start[timed].max()))
-        session[timed] = locate(table, start[timed], minutes)
-
-    def moment(ms: Any) -> str:
-        return f"{np.datetime64(int(ms), 'ms')}"[:19] + "Z"
-
-    def candle(i: int) -> str:
-        return ", ".join(f"{name} {value:g}" for name, value in zip(PRICES, values[i, :4], strict=True))
-
-    found: tuple[tuple[str, quality.Mask, Callable[[int], str]], ...] = (
-        ("price", quality.bad_prices(rows), lambda i: f"expected prices above 0, found {candle(i)}"),
-        (
-            "range",
-            quality.bad_range(rows),
-            lambda i: f"expected low <= open, close <= high, found {candle(i)}",
-        ),
-        (
-            "volume",
-            quality.bad_volume(rows),
-            lambda i: f"expected a volume of 0 or more, found {values[i, 4]:g}",
-        ),
-        (
-            "order",
-            timed & quality.disordered(rows),
-            lambda i: f"expected a bar that starts after {moment(latest[i])}, found {moment(start[i])}",
-        ),
-        (
-            "mark",
-            timed & (start % (minutes * MINUTE_MS) != 0),
-            lambda i: (
-                f"expected a bar start on a mark of {minutes} minutes (data.stamp is {params.stamp}), "
-                f"found {moment(start[i])}"
-            ),
-        ),
-        (
-            "session",
-            timed & (session < 0),
-            lambda i: (
-                f"expected a bar inside a session of {contract.calendar} (data.calendar, data.timezone, "
-                f"data.stamp), found one that starts {moment(start[i])}"
-            ),
-        ),
-    )
-    faults = list(raw.faults)
-    for kind, mask, text in found:
-        if mask.any():
-            row = int(mask.argmax())
-            faults.append(Fault(kind, mask, f"{raw.place(row)}: {text(row)}"))
-    return tuple(sorted(faults, key=lambda fault: int(fault.rows.argmax())))
-
-
-def _check_length(raw: RawBars, start: IntArray, minutes: int) -> None:
-    steps = np.diff(start)
-    steps = steps[steps > 0]
-    if not steps.size:
-        return
-    lengths, counts = np.unique(steps, return_counts=True)
-    length = float(lengths[counts.argmax()]) / MINUTE_MS
-    if length != minutes:
-        raise InputError(
-            f"{raw.place(0)}: expected {minutes}-minute bars (data.bar_minutes), as prepare needs 5-minute "
-            f"bars or 1-minute bars to build them from; found bars {length:g} minutes apart"
-        )
-
-
-def clean(raw: RawBars, faults: tuple[Fault, ...], params: DataParams, contract: Contract) -> pd.DataFrame:
-    """Make 5-minute bars of the rows without a fault: sessions assigned, 1-minute bars merged, gaps filled.
-
-    Raises
-    ------
-    InputError
-        No bar is left.
-    """
-    invalid = _any(faults, len(raw.rows))
-    kept = raw.rows[~invalid].reset_index(drop=True)
-    if not kept.size:
-        raise InputError(f"{raw.files[0]}: expected valid bars, found none among {len(raw.rows)} rows")
-    bars = assign_sessions(kept, contract.calendar, params.bar_minutes)
-    if params.bar_minutes != BAR_MINUTES:
-        bars = resample(bars, BAR_MINUTES)
-    return fill_gaps(bars, contract.calendar, BAR_MINUTES)
-
-
-def load(params: DataParams, contract: Contract, raw_dir: Path) -> Loaded:
+def load(params: DataParams, contract: Contract, raw_dir: Path, *, m30: bool = False) -> Loaded:
     """Read, judge and clean the files of ``data.files``.
 
     Parameters
@@ -190,6 +95,8 @@ def load(params: DataParams, contract: Contract, raw_dir: Path) -> Loaded:
         As `algospace.data.contracts.resolve` gives it, with ``data.calendar`` where that is set.
     raw_dir
         Folder that ``data.files`` are relative to.
+    m30
+        Take files of 30-minute bars too, whatever ``data.bar_minutes`` says; `Loaded.minutes` tells.
 
     Raises
     ------
@@ -198,17 +105,46 @@ def load(params: DataParams, contract: Contract, raw_dir: Path) -> Loaded:
     RefusedBars
         A row is invalid and ``data.on_invalid`` is refuse, or the score is below ``data.min_quality``.
     """
+    if params.source not in ("csv", "parquet"):
+        raise ValueError(f"the source is {params.source!r}: resolve it first, load reads files")
     if params.calendar not in (None, contract.calendar):
         raise ValueError(f"the contract's calendar is {contract.calendar!r}, data.calendar {params.calendar!r}")
-    raw = read(params, raw_dir)
-    faults = check(raw, params, contract)
-    report = quality.score(raw.rows, contract.calendar, params.bar_minutes)
-    told = {**report, "faults": {f.kind: {"rows": f.total, "first": f.first} for f in faults}}
-    if faults and params.on_invalid == "refuse":
-        total = int(_any(faults, len(raw.rows)).sum())
-        kinds = ", ".join(f"{fault.kind} {fault.total}" for fault in faults)
+    if params.rolls == "quarterly":
+        rolls.require_quarterly(contract.calendar)
+    judged = _judge(params, contract, raw_dir, m30)
+    rows, minutes = judged.rows, judged.minutes
+    report, source, faults = judged.quality, judged.source, judged.faults
+    del judged  # of millions of rows, one table less: from here on the bars share its columns
+    bars = assign_sessions(rows, contract.calendar, minutes)
+    del rows
+    if minutes < M5_MINUTES:
+        bars, minutes = resample(bars, M5_MINUTES), M5_MINUTES
+    return Loaded(fill_gaps(bars, contract.calendar, minutes), report, source, faults, minutes)
+
+
+class _Judged(NamedTuple):
+    rows: pd.DataFrame  # those without a fault
+    minutes: int
+    quality: dict[str, Any]
+    source: dict[str, Any]
+    faults: tuple[Fault, ...]
+
+
+def _judge(params: DataParams, contract: Contract, raw_dir: Path, m30: bool) -> _Judged:
+    """Read the files, score them and refuse what is not good enough."""
+    raw = _numbered(read(params, raw_dir, m30=m30), params, contract.calendar)
+    faults = check(raw, params, contract.calendar)
+    valid = raw.rows[~any_fault(faults, len(raw.rows))].reset_index(drop=True) if faults else raw.rows
+    beside = _m30_files(params, contract.calendar, raw_dir)
+    report = _report(raw, valid, beside, params, contract)
+    found = [(raw, faults), *beside]
+    told = {**report, "faults": {f.kind: {"rows": f.total, "first": f.first} for _, some in found for f in some}}
+    if told["faults"] and params.on_invalid == "refuse":
+        first = next(fault.first for _, some in found for fault in some)
+        kinds = ", ".join(f"{fault.kind} {fault.total}" for _, some in found for fault in some)
+        bad = sum(int(any_fault(some, len(file.rows)).sum()) for file, some in found)
         raise RefusedBars(
-            f"{faults[0].first}; {total} of {len(raw.rows)} rows are faulty ({kinds}), quality "
+            f"{first}; {bad} of {sum(len(file.rows) for file, _ in found)} rows are faulty ({kinds}), quality "
             f"{report['score']:.1f}; data.on_invalid: drop leaves them out",
             told,
         )
@@ -219,29 +155,81 @@ def load(params: DataParams, contract: Contract, raw_dir: Path) -> Loaded:
             f"found {report['score']:.1f} ({parts})",
             told,
         )
-    return Loaded(clean(raw, faults, params, contract), report, _describe(params, raw, raw_dir), faults)
+    if valid.empty:
+        raise InputError(f"{raw.files[0]}: expected valid bars, found none among {len(raw.rows)} rows")
+    return _Judged(valid, raw.minutes, report, _describe(params, raw, raw_dir), faults)
 
 
-def _any(faults: tuple[Fault, ...], n: int) -> npt.NDArray[np.bool_]:
-    """Mark the rows that have any fault."""
-    mask = np.zeros(n, np.bool_)
-    for fault in faults:
-        mask |= fault.rows
-    return mask
+def _numbered(raw: RawBars, params: DataParams, calendar: str) -> RawBars:
+    """Give the rows their ``contract_id``, by all of them: a faulty row may be the first of a contract."""
+    if params.rolls == "none":
+        return raw
+    table, session = sessions_of(raw.rows, calendar, raw.minutes)
+    flags = raw.rows["roll"].to_numpy() if "roll" in raw.rows else np.zeros(session.size, np.bool_)
+    ids = rolls.contract_ids(params.rolls, flags, session, table["session_id"].to_numpy())
+    return raw._replace(rows=raw.rows.assign(contract_id=ids))
+
+
+def _m30_files(params: DataParams, calendar: str, raw_dir: Path) -> list[tuple[RawBars, tuple[Fault, ...]]]:
+    """Read and check ``data.m30_files``, where there are any."""
+    if not params.m30_files:
+        return []
+    m30 = read(params.model_copy(update={"files": params.m30_files, "rolls": "none"}), raw_dir, m30=True)
+    if m30.minutes != M30_MINUTES:
+        raise InputError(
+            f"{m30.place(0)}: expected {M30_MINUTES}-minute bars (data.m30_files), "
+            f"found bars {m30.spacing or 0:g} minutes apart"
+        )
+    faults = check(m30, params, calendar)
+    return [(m30, tuple(fault._replace(kind=f"30-minute {fault.kind}") for fault in faults))]
+
+
+def _report(
+    raw: RawBars,
+    valid: pd.DataFrame,
+    beside: list[tuple[RawBars, tuple[Fault, ...]]],
+    params: DataParams,
+    contract: Contract,
+) -> dict[str, Any]:
+    """Score all rows, and those of each file."""
+    calendar, agreement, files = contract.calendar, None, {}
+    for m30, faults in beside:
+        made = resample(assign_sessions(valid, calendar, raw.minutes))
+        agreement = compare(m30, any_fault(faults, len(m30.rows)), made, contract.tick)
+        files = _by_file(m30, params.m30_files, calendar, quality.score(m30.rows, calendar, m30.minutes))
+    whole = quality.score(raw.rows, calendar, raw.minutes, agreement)
+    return {**whole, "files": _by_file(raw, params.files, calendar, whole) | files}
+
+
+def _by_file(
+    raw: RawBars, names: list[str], calendar: str, whole: dict[str, Any]
+) -> dict[str, dict[str, float | int | str]]:
+    """Score each file's rows; ``whole`` is the score of all."""
+    if len(names) == 1:
+        return {names[0]: quality.flat(whole)}
+    ends = np.searchsorted(raw.rows["file"].to_numpy(), np.arange(len(names) + 1))
+    return {
+        name: quality.flat(quality.score(raw.rows.iloc[ends[i] : ends[i + 1]], calendar, raw.minutes))
+        for i, name in enumerate(names)
+    }
 
 
 def _describe(params: DataParams, raw: RawBars, raw_dir: Path) -> dict[str, Any]:
-    files = []
-    for name, path in zip(params.files, find(params, raw_dir), strict=True):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        files.append({"path": name, "sha256": digest, "bytes": path.stat().st_size})
-    start = to_ms(raw.rows["start_utc"])[raw.rows["start_utc"].notna().to_numpy()]
+    start = to_ms(raw.rows["start_utc"])
+    start = start[start != np.iinfo(np.int64).min]
     first, last = from_ms(np.array([start.min(), start.max()]))
+    beside = {"m30_files": _hashes(params.m30_files, raw_dir)} if params.m30_files else {}
     return {
         "kind": params.source,
-        "files": files,
+        "files": _hashes(params.files, raw_dir),
+        **beside,
         "rows": len(raw.rows),
         "first_utc": first.isoformat(),
         "last_utc": last.isoformat(),
     }
+
+
+def _hashes(names: list[str], raw_dir: Path) -> list[dict[str, Any]]:
+    return [
+        {"path": name, "sha256": sha256(raw_dir / name), "bytes": (raw_dir / name).stat().st_size} for name in names
+    ]

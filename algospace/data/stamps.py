@@ -1,7 +1,8 @@
 """Texts of time stamps read as UTC moments: which order the date has, which zone, and what is refused."""
 
 import re
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable
 from datetime import date
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -26,7 +27,10 @@ _TIME = re.compile(
     re.IGNORECASE,
 )
 
+_LONGEST = 64  # characters of a stamp
+
 Moments = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -39,6 +43,40 @@ class Stamps(NamedTuple):
     repeated: Mask  # a local time that the clocks showed twice
 
 
+class Texts:
+    """The stamps of a file: the few different dates and times, and which of them each row has.
+
+    Which order the dates have is decided by all of them, so they must be kept; millions of texts need not.
+    """
+
+    def __init__(self, texts: Iterable[str] = ()):
+        self._dates: dict[str, int] = {}
+        self._times: dict[str, int] = {}
+        self._date = array("i")
+        self._time = array("i")
+        self.add(texts)
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Append the stamps of the next rows."""
+        for text in texts:
+            head, blank, tail = _short(text.strip()).partition(" ")
+            if not tail:
+                head, blank, tail = head.partition("T")
+            self._date.append(self._dates.setdefault(head, len(self._dates)))
+            self._time.append(self._times.setdefault(blank + tail, len(self._times)))
+
+    def dates(self) -> tuple[Codes, list[str]]:
+        """Give each row the number of its date, and the different dates."""
+        return np.frombuffer(self._date, np.int32), list(self._dates)
+
+    def times(self) -> tuple[Codes, list[str]]:
+        """Give each row the number of its time, and the different times with the blank or T before them."""
+        return np.frombuffer(self._time, np.int32), list(self._times)
+
+    def __getitem__(self, row: int) -> str:
+        return list(self._dates)[self._date[row]] + list(self._times)[self._time[row]]
+
+
 def zone(name: str) -> ZoneInfo:
     """Find the time zone of ``data.timezone``, or raise InputError."""
     try:
@@ -49,7 +87,7 @@ def zone(name: str) -> ZoneInfo:
         ) from None
 
 
-def parse(texts: list[str], order: str, local: ZoneInfo, place: Callable[[int], str]) -> Stamps:
+def parse(texts: Texts, order: str, local: ZoneInfo, place: Callable[[int], str]) -> Stamps:
     """Read stamps such as ``2018-01-02 14:34:00``, ``29/06/2020 01:00:00`` or ``1/7/2020 1:00``.
 
     Parameters
@@ -69,43 +107,36 @@ def parse(texts: list[str], order: str, local: ZoneInfo, place: Callable[[int], 
     InputError
         ``auto``, and two orders read equally many texts but some of them as different days.
     """
-    heads, tails = _cut(texts)
-    head, head_texts = pd.factorize(np.array(heads, dtype=object))
-    tail, tail_texts = pd.factorize(np.array(tails, dtype=object))
-    days = _days(head, head_texts, order, place)
-    times = [_time(text) for text in tail_texts]
-    ms = np.array([_NAT if time is None else time[0] for time in times], np.int64)[tail]
-    offset = np.array([_NAT if time is None or time[1] is None else time[1] for time in times], np.int64)[tail]
+    stamp = _days(*texts.dates(), order, place)
+    code, different = texts.times()
+    times = [_time(text.lstrip(" T")) for text in different]
+    ms = np.array([_NAT if time is None else time[0] for time in times], np.int64)
+    offset = np.array([_NAT if time is None or time[1] is None else time[1] for time in times], np.int64)
+    unreadable = (stamp == _NAT) | (ms == _NAT)[code]
+    stamp[unreadable] = 0
+    stamp *= _DAY_MS
+    stamp += np.where(ms == _NAT, 0, ms)[code]
+    stamp -= np.where(offset == _NAT, 0, offset)[code]
 
-    unreadable = (days == _NAT) | (ms == _NAT)
-    stamp = np.where(unreadable, _NAT, np.where(unreadable, 0, days) * _DAY_MS + np.where(unreadable, 0, ms))
-    zoned = ~unreadable & (offset != _NAT)
-    utc = stamp.copy()
-    utc[zoned] -= offset[zoned]
-    naive = np.flatnonzero(~unreadable & ~zoned)
-    skipped, repeated = np.zeros(len(texts), np.bool_), np.zeros(len(texts), np.bool_)
-    if naive.size:
-        index = pd.DatetimeIndex(stamp[naive].astype("datetime64[ms]"))
-        moments = index.tz_localize(local, ambiguous="NaT", nonexistent="NaT")
-        utc[naive] = moments.tz_convert("UTC").tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64)
-        lost = np.flatnonzero(moments.isna())
+    naive = (offset == _NAT)[code] & ~unreadable
+    skipped, repeated = np.zeros(code.size, np.bool_), np.zeros(code.size, np.bool_)
+    if local.key != "UTC" and naive.any():
+        index = pd.DatetimeIndex(stamp[naive].view("datetime64[ms]"))
+        moments = index.tz_localize(local, ambiguous="NaT", nonexistent="NaT").asi8
+        lost = np.flatnonzero(moments == _NAT)
         if lost.size:  # asked for the first of the two, a repeated time is found and a skipped one is not
             first = index[lost].tz_localize(local, ambiguous=np.ones(lost.size, np.bool_), nonexistent="NaT")
-            skipped[naive[lost]] = first.isna()
-            repeated[naive[lost]] = ~first.isna()
-    return Stamps(utc, unreadable, skipped, repeated)
+            rows = np.flatnonzero(naive)[lost]
+            skipped[rows] = first.isna()
+            repeated[rows] = ~first.isna()
+        stamp[naive] = moments
+    stamp[unreadable] = _NAT
+    return Stamps(stamp, unreadable, skipped, repeated)
 
 
-def _cut(texts: list[str]) -> tuple[list[str], list[str]]:
-    """Cut each text at its first blank, or at the T of ISO 8601."""
-    heads, tails = [], []
-    for text in texts:
-        head, _, tail = text.strip().partition(" ")
-        if not tail:
-            head, _, tail = head.partition("T")
-        heads.append(head)
-        tails.append(tail.strip())
-    return heads, tails
+def _short(text: str) -> str:
+    """Cut a text that is too long to be a stamp, so that it still is none."""
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 def _day(text: str, order: str) -> int:
@@ -123,22 +154,25 @@ def _day(text: str, order: str) -> int:
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
-def _days(code: Moments, texts: npt.NDArray[np.object_], order: str, place: Callable[[int], str]) -> Moments:
+def _days(code: Codes, texts: list[str], order: str, place: Callable[[int], str]) -> Moments:
     """Read the dates of a file in one order; ``auto`` decides by all of its rows."""
     orders = list(_READINGS) if order == "auto" else [order]
-    read = {name: np.array([_day(text, name) for text in texts], np.int64)[code] for name in orders}
-    most = max(int((days != _NAT).sum()) for days in read.values())
-    best = [name for name, days in read.items() if (days != _NAT).sum() == most]
+    read = {name: np.array([_day(text, name) for text in texts], np.int64) for name in orders}
+    rows = np.bincount(code, minlength=len(texts))
+    readable = {name: int(rows[days != _NAT].sum()) for name, days in read.items()}
+    most = max(readable.values())
+    best = [name for name in orders if readable[name] == most]
     for other in best[1:]:
-        differ = np.flatnonzero(read[other] != read[best[0]])
+        differ = np.flatnonzero((read[other] != read[best[0]])[code])
         if most and differ.size:
             row = int(differ[0])
-            found = " and ".join(f"{_iso(read[name][row])} ({name})" for name in (best[0], other))
+            found = " and ".join(f"{_iso(read[name][code[row]])} ({name})" for name in (best[0], other))
             raise InputError(
-                f"{place(row)}: expected one reading of the dates, found {str(texts[code[row]])!r} with two: "
+                f"{place(row)}: expected one reading of the dates, found {texts[code[row]]!r} with two: "
                 f"{found}; set data.date_order"
             )
-    return read[best[0]]
+    days: Moments = read[best[0]][code]
+    return days
 
 
 def _iso(day: int) -> str:

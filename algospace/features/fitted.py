@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from algospace.data import bars as bars_module
+from algospace.data.continuous import Continuous
 from algospace.errors import InputError
 from algospace.features import table
 from algospace.indicators import mmd, signature, technical
 from algospace.indicators.params import IndicatorParams
-from algospace.synergy import M30
 
 # Half of the distance between the 5th and the 95th percentile of a standard normal, in standard deviations.
 _QUANTILE_SD = 1.6448536269514722
@@ -88,8 +88,9 @@ def fit(bars: pd.DataFrame, train: np.ndarray, params: IndicatorParams, seed: in
         Of the mixture and of the reference subsample.
     """
     bars = bars[train].reset_index(drop=True)
-    m30 = bars_module.resample(bars, M30)
-    ha = bars_module.heiken_ashi(*(m30[name].to_numpy() for name in bars_module.PRICES))
+    m30 = bars_module.resample(bars)
+    _, prices = Continuous().update(m30)
+    ha = bars_module.heiken_ashi(*prices)
     volume = m30["volume"].to_numpy()
     path = mmd.path(*ha, volume)
     reference = mmd.fit(path, np.ones(len(m30), dtype=bool), params.mmd, seed)
@@ -97,9 +98,9 @@ def fit(bars: pd.DataFrame, train: np.ndarray, params: IndicatorParams, seed: in
         regime = signature.sig155(path, reference.center, reference.scale, params.mmd.window)
     else:
         regime = mmd.mmd12(path, ha.close, volume, reference, params.mmd.window)
-    o, h, l, c, v = (bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume"))
-    m5 = bars.assign(**technical.tactical(o, h, l, c, v, params.volume_window, params.momentum_bars))
-    tactical = tactical_rows(m5)
+    _, (o, h, l, c) = Continuous().update(bars)
+    columns = technical.tactical(o, h, l, c, bars["volume"].to_numpy(), params.volume_window, params.momentum_bars)
+    tactical = tactical_rows(pd.DataFrame(columns | {"close": c}))
     # Directional features keep their neutral value at zero, so that a mirrored market is the mirrored feature.
     neutral = np.where(np.isin(table.SIDE, ("adx_14", "volume_ratio")), np.nanmedian(tactical, axis=0), 0.0)
     return Fitted(reference, Scale.fit(regime), Scale.fit(tactical, neutral))

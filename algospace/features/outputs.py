@@ -117,9 +117,10 @@ def manifest(
     contract: Contract,
     dates: dict[str, str],
     regime_names: Sequence[str],
+    quality: dict[str, Any],
     health: dict[str, Any],
 ) -> dict[str, Any]:
-    """What the prepared files are, by hash; where the bars come from; when each split begins; how healthy it all is."""
+    """What the prepared files are, by hash; where the bars come from; when each split begins; how good it all is."""
     main = pq.ParquetFile(files[0])
     return {
         "source": source,
@@ -132,6 +133,7 @@ def manifest(
         "tactical_features": list(windows.TACTICAL),
         "side_features": list(SIDE),
         "regime_features": list(regime_names),
+        "quality": quality,
         "health": health,
         "files": {
             file.name: {
@@ -171,7 +173,9 @@ def figures(
         "filled_bars": int(main["is_synthetic"].sum()),
         "candidates": {name: int((main["is_candidate"] & (split == code)).sum()) for code, name in NAMES.items()},
         "synergies": {name: int(((main["gate1_type"] != 0) & (split == code)).sum()) for code, name in NAMES.items()},
-        "quality": {k: round(v, 4) if isinstance(v, float) else v for k, v in quality.items()},
+        "quality": {
+            k: round(v, 4) if isinstance(v, float) else v for k, v in quality.items() if not isinstance(v, dict)
+        },
         "gate1": gate1,
         "health": health,
     }

@@ -13,14 +13,15 @@ import pandas as pd
 from algospace import synergy
 from algospace.data import bars as bars_module
 from algospace.data.bars import to_ms
+from algospace.data.continuous import Continuous
 from algospace.data.contracts import Contract
 from algospace.indicators import fvg, lvn, mlmi, mmd, nwrqk, signature, technical
 from algospace.indicators.arrays import Tail
 from algospace.indicators.params import IndicatorParams
-from algospace.synergy import M30, Gate1Params
+from algospace.synergy import Gate1Params
 
 CHUNK_ROWS = 10_000  # bars computed at a time: it bounds the memory and changes no bit
-NOT_JOINED = ("start_utc", "session_id", "session_close_utc", "is_synthetic")  # of a 30-minute row
+NOT_JOINED = ("start_utc", "session_id", "session_close_utc", "contract_id", "is_synthetic")  # of a 30-minute row
 # Scalars beside the Tactical agent's window.
 SIDE = (
     "rsi_14", "macd", "macd_signal", "bb_percent", "stoch_k", "adx_14", "volume_ratio", "ema_9_ratio", "ema_21_ratio",
@@ -33,6 +34,7 @@ EVENT = (
     "gate1_strength_mlmi", "gate1_strength_nwrqk", "gate1_strength_fvg", "candidate_direction",
 )  # fmt: skip
 SIGNALS = ("mlmi_sig", "nwrqk_sig", "fvg_sig")
+LEVELS = ("nearest_price", "distance_points", "support_price", "resistance_price")  # of the LVN columns, in points
 TRACKER = ("stage", "first_kind", "second_kind", "age")
 
 
@@ -54,6 +56,7 @@ class M30Stream:
         self, contract: Contract, params: IndicatorParams, gate1: Gate1Params, reference: mmd.MMDReference
     ) -> None:
         self.params, self.gate1 = params, gate1
+        self._continuous = Continuous()
         self._ha = bars_module.HeikenAshiStream()
         self._atr = technical.ATR(params.atr)
         self._mlmi, self._nwrqk = mlmi.Stream(params.mlmi), nwrqk.Stream(params.nwrqk)
@@ -67,8 +70,8 @@ class M30Stream:
 
     def update(self, bars: pd.DataFrame) -> pd.DataFrame:
         """Add the indicators to the next bars of `algospace.data.bars.SCHEMA`."""
-        o, h, l, c, v = (bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume"))
-        session, synthetic = bars["session_id"].to_numpy(), bars["is_synthetic"].to_numpy()
+        factor, (o, h, l, c) = self._continuous.update(bars)
+        v, session, synthetic = (bars[name].to_numpy() for name in ("volume", "session_id", "is_synthetic"))
         ha = self._ha.update(o, h, l, c)
         value, curve = self._mlmi.update(ha.close, c), self._nwrqk.update(ha.close)
         slope_bp, slope = self._slope.update(curve)
@@ -80,15 +83,15 @@ class M30Stream:
         curves, slopes = self._nwrqk_rows.join(curve, slope)
         crossings = mlmi.events(values, self.gate1.mlmi_dead_band)
         turns = nwrqk.events(curves, slopes, self.gate1.nwrqk_min_slope)
-        columns = {f"ha_{name}": prices for name, prices in ha._asdict().items()}
+        columns = {f"ha_{name}": prices / factor for name, prices in ha._asdict().items()}
         columns |= {
-            "atr": self._atr.update(h, l, c),
+            "atr": self._atr.update(h, l, c) / factor,
             "mlmi_value": value,
-            "nwrqk_value": curve,
+            "nwrqk_value": curve / factor,
             "nwrqk_slope_bp": slope_bp,
             "nwrqk_slope": slope,
         }
-        columns |= {f"lvn_{name}": values for name, values in nodes._asdict().items()}
+        columns |= {f"lvn_{name}": v / factor if name in LEVELS else v for name, v in nodes._asdict().items()}
         columns |= {f"mmd_{i}": scores[:, i] for i in range(scores.shape[1])}
         columns["mlmi_signal"] = crossings[self._mlmi_rows.front :]
         columns["nwrqk_signal"] = turns[self._nwrqk_rows.front :]
@@ -109,9 +112,10 @@ class FeatureStream:
         self, contract: Contract, indicators: IndicatorParams, gate1: Gate1Params, reference: mmd.MMDReference
     ) -> None:
         self.gate1 = gate1
-        self._resampler = bars_module.Resampler(M30)
+        self._resampler = bars_module.Resampler()
         self._m30 = M30Stream(contract, indicators, gate1, reference)
         self._newest: pd.DataFrame | None = None  # last 30-minute row, at its number
+        self._continuous = Continuous()
         self._atr = technical.ATR(indicators.atr)
         self._tactical = technical.Tactical(indicators.volume_window, indicators.momentum_bars)
         self._fvg = fvg.Stream(indicators.fvg, indicators.volume_window)
@@ -126,11 +130,14 @@ class FeatureStream:
         if len(known):
             self._newest = known.iloc[-1:]
 
-        o, h, l, c, v = (bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume"))
-        session, synthetic = bars["session_id"].to_numpy(), bars["is_synthetic"].to_numpy()
-        atr = self._atr.update(h, l, c)
-        gaps = self._fvg.update(h, l, c, v, atr, session, synthetic)
-        columns: dict[str, Any] = {"atr_5m": atr, **self._tactical.update(o, h, l, c, v, session)}
+        factor, (o, h, l, c) = self._continuous.update(bars)
+        v, session, synthetic = (bars[name].to_numpy() for name in ("volume", "session_id", "is_synthetic"))
+        atr = self._atr.update(h, l, c) / factor
+        high, low, close = (bars[name].to_numpy() for name in ("high", "low", "close"))
+        gaps = self._fvg.update(high, low, close, v, atr, session, synthetic)  # a gap does not outlive its session
+        tactical = self._tactical.update(o, h, l, c, v, session)
+        columns: dict[str, Any] = {"atr_5m": atr}
+        columns |= {name: x / factor if name in technical.PRICES else x for name, x in tactical.items()}
         columns |= {f"fvg_{name}": values for name, values in gaps._asdict().items()}
         at = np.searchsorted(to_ms(known["close_utc"]), to_ms(bars["close_utc"]), side="right") - 1
         columns["m30_row"] = at + (known.index[0] if len(known) else 0)

@@ -15,6 +15,12 @@ from algospace.indicators.arrays import Floats, Ints, Tail, aligned, session_sta
 
 NO_MOVE = 1e-14  # share of the price: moves that have decayed so far are none
 
+# Columns of the tactical set in price units.
+PRICES = (
+    "ema_9", "ema_21", "ema_50", "sma_20", "macd", "macd_signal", "macd_hist", "bb_upper", "bb_middle", "bb_lower",
+    "atr_14", "mom_10", "pivot", "r1", "s1",
+)  # fmt: skip
+
 
 class ATR:
     """Stream of Wilder's average true range; see `atr`."""

@@ -146,7 +146,7 @@ def _describe(section: str, error: ErrorDetails, model: object) -> str:
 
 
 def _keys_beside(model: object, loc: tuple[int | str, ...]) -> list[str]:
-    for name in loc[:-1]:
+    for name in (name for name in loc[:-1] if isinstance(name, str)):  # a number is a place in a list of models
         field = getattr(model, "model_fields", {}).get(name)
         choices = [field.annotation, *get_args(field.annotation)] if field else []
         model = next((choice for choice in choices if hasattr(choice, "model_fields")), None)

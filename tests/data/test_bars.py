@@ -44,9 +44,10 @@ def test_gaps_are_filled_inside_sessions_only(day):
     assert (bars["close_utc"] == bars["start_utc"] + pd.Timedelta(minutes=5)).all()
 
 
-def test_gap_filling_skips_the_break(day):
-    raw = day("2019-11-26", "2019-11-26", "CME_Equity")
-    bars = fill_gaps(assign_sessions(raw.drop(range(200, 272)), "CME_Equity", 5), "CME_Equity", 5)
+@pytest.mark.parametrize("calendar", ["CME_Equity", "CME Globex Equity"])
+def test_gap_filling_skips_the_break(day, calendar):
+    raw = day("2019-11-26", "2019-11-26", calendar)
+    bars = fill_gaps(assign_sessions(raw.drop(range(200, 272)), calendar, 5), calendar, 5)
     assert bars["start_utc"].tolist() == raw["start_utc"].tolist()
 
 

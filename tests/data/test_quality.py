@@ -2,7 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from algospace.data import quality
 from algospace.data.quality import PARTS, score
+
+ROWS = [name for name in PARTS if name != "agreement"]  # the parts of rows alone; see test_agreement.py
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +16,7 @@ def clean(day):
 def test_clean_bars_score_100(clean):
     report = score(clean, "NYSE", 5)
     assert report["score"] == 100
-    assert all(report[name] == 100 for name in PARTS)
+    assert all(report[name] == 100 for name in ROWS)
     assert report["rows"] == report["expected_bars"] == len(clean)
 
 
@@ -36,14 +39,14 @@ def spoil(raw, name):
     return raw
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", ROWS)
 def test_each_part_loses_points_and_only_it(clean, name):
     report = score(spoil(clean, name), "NYSE", 5)
     assert report[name] < 100
-    others = {other for other in PARTS if report[other] < 100} - {name}
+    others = {other for other in ROWS if report[other] < 100} - {name}
     assert others <= {"ordering": {"completeness"}, "finite": {"completeness"}}.get(name, set())
-    weight = sum(part.weight for part in PARTS.values())
-    expected = sum(PARTS[part].weight * report[part] for part in PARTS) / weight
+    weight = sum(part.weight for name, part in PARTS.items() if name in ROWS)
+    expected = sum(PARTS[part].weight * report[part] for part in ROWS) / weight
     assert report["score"] == pytest.approx(expected, abs=1e-5)
     assert report["worst_quarter"] == "2018Q2"
     assert report["worst_quarter_score"] <= report["score"]
@@ -86,3 +89,36 @@ def test_rubbish_scores_low_and_never_fails():
         }
     )
     assert score(rows, "NYSE", 5)["finite"] == 0
+
+
+def test_every_quarter_shows_its_parts(clean, day):
+    rows = pd.concat([spoil(clean, "zero_volume"), day("2018-07-02", "2018-07-06")], ignore_index=True)
+    quarters = score(rows, "NYSE", 5)["quarters"]
+    assert list(quarters) == ["2018Q1", "2018Q2", "2018Q3"]
+    assert quarters["2018Q1"] == {"score": 100.0, **{name: 100.0 for name in ROWS if name != "outliers"}}
+    assert set(quarters["2018Q2"]) == {"score", *ROWS}
+    assert quarters["2018Q2"]["completeness"] == 0  # from the middle of April to July nothing
+    assert quarters["2018Q2"]["zero_volume"] < 100
+    assert quarters["2018Q3"]["score"] == 100
+
+
+def test_outliers_are_measured_by_the_past_500_returns():
+    rng = np.random.default_rng(0)
+    for values in (rng.normal(size=500), rng.integers(-2, 3, 500).astype(float), rng.standard_t(1, 500)):
+        values.sort()
+        assert quality._mad(values) == np.median(np.abs(values - np.median(values)))
+    returns = rng.integers(-50, 50, 1600) / 7
+    past, ranked = np.empty(500), np.empty(500)
+    for seen, change in enumerate(returns):
+        quality._replace(ranked, min(seen, 500), past[seen % 500], change)
+        past[seen % 500] = change
+        last = min(seen + 1, 500)
+        assert np.array_equal(ranked[:last], np.sort(returns[seen + 1 - last : seen + 1]))
+
+
+def test_a_run_of_equal_closes_ends_with_its_session(clean):
+    over, inside = clean.copy(), clean.copy()  # a session has 78 bars, so one begins with row 780
+    over.loc[777:782, ["open", "high", "low", "close"]] = 200.0
+    inside.loc[770:775, ["open", "high", "low", "close"]] = 200.0
+    assert score(over, "NYSE", 5)["stale_rows"] == 0
+    assert score(inside, "NYSE", 5)["stale_rows"] == 6

@@ -48,7 +48,11 @@ def test_every_slot_is_found_in_its_session_and_nothing_else_is():
         ("NYSE", 5, 78),
         ("NYSE", 30, 13),
         ("CME Globex Equity", 5, 276),
+        ("CME Globex Equity", 30, 46),
+        ("CMEGlobex_CL", 5, 276),
         ("CMEGlobex_CL", 30, 46),
+        ("CMEGlobex_FX", 5, 276),
+        ("CMEGlobex_FX", 30, 46),
         ("24/7", 5, 288),
     ],
 )
@@ -64,3 +68,59 @@ def test_a_range_does_not_change_its_sessions():
 def test_unknown_calendar():
     with pytest.raises(InputError, match=r"data\.calendar: expected a calendar .* found 'MOON'"):
         covering("MOON", 0, 1)
+
+
+def clock(table, day, zone):
+    row = table.set_index("session_id").loc[day]
+    return [row[column].tz_convert(zone).strftime("%a %H:%M") for column in ("open_utc", "close_utc")]
+
+
+@pytest.mark.parametrize(
+    ("calendar", "zone", "day", "hours"),
+    [
+        ("NYSE", "America/New_York", 20240703, ["Wed 09:30", "Wed 13:00"]),
+        ("NYSE", "America/New_York", 20241129, ["Fri 09:30", "Fri 13:00"]),
+        ("NYSE", "America/New_York", 20241224, ["Tue 09:30", "Tue 13:00"]),
+        ("CME Globex Equity", "America/Chicago", 20240701, ["Sun 17:00", "Mon 16:00"]),
+        ("CME Globex Equity", "America/Chicago", 20240704, ["Wed 17:00", "Thu 12:00"]),
+        ("CME Globex Equity", "America/Chicago", 20241129, ["Thu 17:00", "Fri 12:15"]),
+        ("CMEGlobex_CL", "America/Chicago", 20240701, ["Sun 17:00", "Mon 16:00"]),
+        ("CMEGlobex_CL", "America/Chicago", 20240704, ["Wed 17:00", "Thu 13:30"]),
+        ("CMEGlobex_FX", "America/Chicago", 20240701, ["Sun 17:00", "Mon 16:00"]),
+        ("CMEGlobex_FX", "America/Chicago", 20241129, ["Thu 17:00", "Fri 12:15"]),
+    ],
+)
+def test_hours_and_half_days(calendar, zone, day, hours):
+    assert clock(sessions(calendar, "2024-06-24", "2024-12-31"), day, zone) == hours
+
+
+@pytest.mark.parametrize("calendar", ["NYSE", "CME Globex Equity", "CMEGlobex_CL", "CMEGlobex_FX"])
+def test_christmas_and_new_year_have_no_session(calendar):
+    days = sessions(calendar, "2023-12-20", "2024-01-05")["session_id"].tolist()
+    assert 20231226 in days
+    assert not {20231225, 20240101} & set(days)
+
+
+@pytest.mark.parametrize("calendar", ["CME Globex Equity", "CMEGlobex_CL", "CMEGlobex_FX"])
+def test_summer_time_moves_the_globex_session_in_utc(calendar):
+    table = sessions(calendar, "2024-03-08", "2024-03-11")
+    assert table["open_utc"].dt.strftime("%a %H:%M").tolist() == ["Thu 23:00", "Sun 22:00"]
+    assert table["close_utc"].dt.strftime("%a %H:%M").tolist() == ["Fri 22:00", "Mon 21:00"]
+
+
+def test_equity_index_futures_paused_until_june_2021():
+    table = sessions("CME Globex Equity", "2018-01-02", "2021-07-02")
+    laid = slots(table, 5)
+    days = dict(zip(table["session_id"], np.bincount(laid.session).tolist(), strict=True))
+    assert [days[day] for day in (20210624, 20210625, 20210628, 20210629)] == [273, 273, 276, 276]
+    assert days[20181123] == 231  # closed at 12:15, before any pause
+    pause = np.array(["2021-06-25T20:15", "2021-06-25T20:25", "2021-06-28T20:15"], "datetime64[ms]").astype(np.int64)
+    assert (locate(table, pause, 5) >= 0).tolist() == [False, False, True]
+    half_hour = np.array(["2021-06-25T20:00", "2021-06-25T20:30"], "datetime64[ms]").astype(np.int64)
+    assert (locate(table, half_hour, 30) >= 0).all()  # fifteen minutes of it are traded
+    theirs = sessions("CME_Equity", "2018-01-02", "2021-06-25")
+    both = table.merge(theirs, on="session_id", suffixes=("", "_theirs"))
+    whole = both["close_utc"] == both["close_utc_theirs"]
+    assert whole.sum() > 850
+    assert both.loc[whole, "break_start_utc"].equals(both.loc[whole, "break_start_utc_theirs"])
+    assert both.loc[whole, "break_end_utc"].equals(both.loc[whole, "break_end_utc_theirs"])

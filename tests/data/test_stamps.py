@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from algospace.data.stamps import parse, zone
+from algospace.data.stamps import Texts, parse, zone
 from algospace.errors import InputError
 
 
 def read(texts, order="auto", local="UTC"):
-    return parse(texts, order, zone(local), lambda row: f"a.csv:{row + 2}")
+    return parse(Texts(texts), order, zone(local), lambda row: f"a.csv:{row + 2}")
 
 
 def iso(stamps):

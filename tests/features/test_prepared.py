@@ -241,8 +241,9 @@ def test_missing_regime_vector_is_refused(main):
 def test_manifest_and_figures_count(main, tmp_path, settings):
     path = tmp_path / "main_training_data.parquet"
     artefacts.write_parquet(path, main)
+    source, dates = {"kind": "synthetic"}, {"train_first": "2022-01-03"}
     manifest = outputs.manifest(
-        [path], {"kind": "synthetic"}, settings.data, settings.contract, {"a": "b"}, ["mmd_0"], {"drift": {}}
+        [path], source, settings.data, settings.contract, dates, ["mmd_0"], {"score": 90.0}, {"drift": {}}
     )
     artefacts.write_json(tmp_path / "manifest.json", manifest)
     read = artefacts.read_json(tmp_path / "manifest.json")

@@ -77,6 +77,38 @@ def test_chunks_give_the_same_bits(settings, fitted_state, build, fewer, rows):
     same_bits(pd.concat([part.m30 for part in parts]), whole.m30)
 
 
+def rolled(bars: pd.DataFrame, jump: float, first: int) -> pd.DataFrame:
+    """The same market, its contract rolled at a session's first bar into one that trades ``jump`` times as high."""
+    later = np.arange(len(bars)) >= first
+    changed = bars.copy()
+    changed.loc[later, "contract_id"] += 1
+    for name in PRICES:
+        changed.loc[later, name] *= jump
+    return changed
+
+
+def test_a_roll_is_no_move(build, fewer):
+    """Features of a rolled market are those of one that opened there where it had closed, levels scaled."""
+    starts = np.flatnonzero(np.diff(fewer["session_id"].to_numpy())) + 1
+    first = int(starts[12])
+    smooth = fewer.copy()  # without an overnight gap at the roll, which the roll would swallow
+    shift = smooth["close"].iloc[first - 1] / smooth["open"].iloc[first]
+    for name in PRICES:
+        smooth.loc[np.arange(len(smooth)) >= first, name] *= shift
+    before, after = build(smooth).m5, build(rolled(smooth, 2.0, first)).m5
+    later = np.arange(len(fewer)) >= first
+    scaled = [*PRICES, "m30_ha_close", "m30_nwrqk_value", "atr_5m", "m30_atr", "ema_50", "macd", "bb_upper"]
+    scaled += ["m30_lvn_support_price", "m30_lvn_resistance_price", "fvg_nearest_level"]
+    for name in scaled:
+        factor = np.where(later, 2.0, 1.0)
+        known_before = later & (after["m30_close_utc"] < after["start_utc"].iloc[first]).to_numpy()
+        factor[known_before & name.startswith("m30_")] = 1.0  # the old contract's half hour is still the newest
+        np.testing.assert_allclose(after[name], before[name] * factor, rtol=1e-9, err_msg=name)
+    same = ["rsi_14", "adx_14", "bb_percent", "m30_mlmi_value", "m30_nwrqk_slope", "m30_mmd_0", "m30_mmd_11"]
+    for name in [*same, "m30_lvn_nearest_strength", "gate1_type", "candidate_direction"]:
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-6, atol=1e-9, err_msg=name)
+
+
 @pytest.mark.parametrize("kind", NONSENSE)
 def test_what_comes_after_changes_nothing_before(build, gappy, gappy_bars, kind):
     rng = np.random.default_rng(5)
@@ -120,7 +152,7 @@ def test_first_half_hour_has_nothing_to_see(clean):
 
 
 def test_joined_columns_are_those_of_the_newest_closed_half_hour(gappy):
-    m30 = gappy.m30.drop(columns=["start_utc", "session_id", "session_close_utc", "is_synthetic"])
+    m30 = gappy.m30.drop(columns=["start_utc", "session_id", "session_close_utc", "contract_id", "is_synthetic"])
     expected = pd.merge_asof(
         gappy.m5[["close_utc"]], m30.add_prefix("m30_"), left_on="close_utc", right_on="m30_close_utc"
     ).drop(columns="close_utc")

@@ -89,6 +89,13 @@ def test_every_section_is_read_as_it_stands():
         ("marl", MARLParams, "marl.channels", [16, 32], "marl.channels"),
         ("data", DataParams, "data.source", "yahoo", 'found "yahoo"'),
         ("data", DataParams, "data.files", "a.csv", 'found "a.csv"'),
+        (
+            "data",
+            DataParams,
+            "data.auto",
+            [{"symbol": "ES", "files": ["a"], "zone": 1}],
+            "expected one of symbol, files,",
+        ),
         ("seed", int, "seed", -1, "found -1"),
         ("seed", int, "seed", 2**32, f"found {2**32}"),
         ("seed", int, "seed", "x", 'found "x"'),
