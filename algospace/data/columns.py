@@ -80,7 +80,7 @@ def match(header: Sequence[str], place: str, params: DataParams) -> dict[str, in
             and (ours in override or title not in override.values())
         ]
         if len(hits) > 1:
-            titles = ", ".join(header[i] for i in hits)
+            titles = ", ".join(_title(header[i]) for i in hits)
             raise InputError(f"{place}: expected one column for {ours}, found {titles}; set data.columns")
         if hits:
             columns[ours] = hits[0]
@@ -101,8 +101,12 @@ def match(header: Sequence[str], place: str, params: DataParams) -> dict[str, in
 
 
 def _list(header: Sequence[str]) -> str:
-    shown = ", ".join(title[:30] for title in header[:12])
+    shown = ", ".join(map(_title, header[:12]))
     return f"columns {shown}" if len(header) <= 12 else f"columns {shown} and {len(header) - 12} more"
+
+
+def _title(title: str) -> str:
+    return title[:30] if title.isprintable() else repr(title[:30])
 
 
 def stamps(cells: dict[str, list[str]]) -> list[str]:

@@ -21,6 +21,7 @@ with warnings.catch_warnings():
 
 MINUTE_MS = 60_000
 _REFERENCE = ("2024-01-01", "2024-12-31")  # the year whose commonest session is the regular one
+_SPAN = 20  # years of sessions that are made at a time: a tenth of a second
 _UTC_MS = "datetime64[ms, UTC]"
 
 # Until Friday 2021-06-25 the CME's equity index futures paused after New York's close, from Monday 2021-06-28 on they
@@ -81,7 +82,7 @@ def sessions(calendar: str, first: Any, last: Any) -> pd.DataFrame:
     if "break_start" in schedule:
         columns |= {"break_start_utc": "break_start", "break_end_utc": "break_end"}
     dates = pd.DatetimeIndex(schedule.index)
-    if calendar == _PAUSED and (dates <= _LAST_PAUSE).any():
+    if calendar == _PAUSED:
         schedule = schedule.assign(**_pauses(dates, schedule["market_close"]))
         columns |= {"break_start_utc": "break_start", "break_end_utc": "break_end"}
     table = pd.DataFrame({"session_id": (dates.year * 10_000 + dates.month * 100 + dates.day).astype(np.int32)})
@@ -103,7 +104,21 @@ def covering(calendar: str, first_ms: int, last_ms: int) -> pd.DataFrame:
     """List the sessions that can hold a bar starting between two moments, both included (ms since 1970)."""
     day = pd.Timedelta(days=1)
     first, last = (pd.Timestamp(ms, unit="ms").normalize() for ms in (first_ms, last_ms))
-    return sessions(calendar, first - day, last + 4 * day)  # a session may open days before its trading date
+    first, last = first - day, last + 4 * day  # a session may open days before its trading date
+    spans = [_span(calendar, number) for number in range(first.year // _SPAN, last.year // _SPAN + 1)]
+    table = pd.concat(spans, ignore_index=True) if len(spans) > 1 else spans[0]
+    begin, end = np.searchsorted(table["session_id"], [_date_id(first), _date_id(last) + 1])
+    return table.iloc[begin:end].reset_index(drop=True)
+
+
+@cache
+def _span(calendar: str, number: int) -> pd.DataFrame:
+    # Reading, checking, scoring and filling the same bars all ask for the same sessions.
+    return sessions(calendar, f"{number * _SPAN}-01-01", f"{number * _SPAN + _SPAN - 1}-12-31")
+
+
+def _date_id(date: pd.Timestamp) -> int:
+    return int(date.year * 10_000 + date.month * 100 + date.day)
 
 
 def slots(table: pd.DataFrame, minutes: int) -> Slots:

@@ -119,6 +119,10 @@ def load(params: DataParams, contract: Contract, raw_dir: Path, *, m30: bool = F
     del rows
     if minutes < M5_MINUTES:
         bars, minutes = resample(bars, M5_MINUTES), M5_MINUTES
+        if bars.empty:
+            raise InputError(
+                f"{(raw_dir / params.files[0]).as_posix()}: expected a whole bar of {minutes} minutes, found none"
+            )
     return Loaded(fill_gaps(bars, contract.calendar, minutes), report, source, faults, minutes)
 
 
