@@ -46,6 +46,17 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("name", metavar="NAME")
     profile.set_defaults(run=_profile)
 
+    features = commands.add_parser("features", help="the feature table of a bar file, as prepare computes it")
+    features.add_argument("bars", metavar="BARS", type=Path, help="CSV (plain or gzip) or Parquet; 5 or 30 minutes")
+    features.add_argument("--out", metavar="FILE.parquet", type=Path, required=True)
+    features.add_argument(
+        "--params", metavar="P", type=Path, default=Path("params.yaml"), help="how to read it: its data.* keys"
+    )
+    features.add_argument(
+        "--fitted", metavar="DIR", type=Path, default=Path("data/prepared"), help="where prepare left what it fitted"
+    )
+    features.set_defaults(run=_features)
+
     verify = commands.add_parser("verify", help="check every hash of a bundle (exit 3 when refused)")
     verify.add_argument("bundle", metavar="BUNDLE", type=Path)
     verify.set_defaults(run=_verify)
@@ -107,6 +118,43 @@ def _profile(arguments: argparse.Namespace) -> None:
     print("\n".join(changes) or f"params.yaml: already at profile {arguments.name}")
 
 
+def _features(arguments: argparse.Namespace) -> None:
+    from algospace import artefacts
+    from algospace.data import contracts, sources
+    from algospace.data.params import DataParams
+    from algospace.features import outputs
+    from algospace.features.fitted import Fitted
+    from algospace.indicators.params import IndicatorParams
+    from algospace.pipeline.config import load_params
+    from algospace.synergy import Gate1Params
+
+    data = load_params("data", DataParams, arguments.params)
+    indicators = load_params("indicators", IndicatorParams, arguments.params)
+    gate1 = load_params("gate1", Gate1Params, arguments.params)
+    if arguments.out.suffix != ".parquet":
+        raise InputError(f"--out: expected a name that ends in .parquet, found {str(arguments.out)!r}")
+    path = arguments.fitted / "fitted.safetensors"
+    if not path.is_file():
+        raise InputError(f"{path}: expected what prepare fitted on train, found nothing there; run `dvc repro prepare`")
+    reference = Fitted.from_tensors(artefacts.read_tensors(path)[0]).reference
+    contract = contracts.resolve(data.symbol, data.contract, data.calendar)
+    reading = _reading(data, arguments.bars).model_copy(update={"min_quality": 0.0})  # said, but no reason to refuse
+    loaded = sources.load(reading, contract, arguments.bars.parent, m30=True)
+    score = float(loaded.quality["score"])
+    if score < data.min_quality:
+        print(
+            f"{arguments.bars}: quality {score:.1f} is below data.min_quality ({data.min_quality:g})", file=sys.stderr
+        )
+    rows = outputs.write_features(arguments.out, loaded.bars, loaded.minutes, contract, indicators, gate1, reference)
+    print(f"{arguments.out}: {rows} rows, {loaded.minutes}-minute bars, quality {score:.1f}")
+
+
+def _reading(data: "DataParams", path: Path) -> "DataParams":  # type: ignore[name-defined]  # noqa: F821
+    """How a file given on the command line is read: as the ``data`` section says, whatever its source is."""
+    kind = "parquet" if path.suffix == ".parquet" else "csv"
+    return data.model_copy(update={"source": kind, "files": [path.name], "m30_files": []})
+
+
 def _verify(arguments: argparse.Namespace) -> None:
     from algospace import artefacts
     from algospace.policy import bundle
@@ -128,10 +176,8 @@ def _decide(arguments: argparse.Namespace) -> None:
     start = _utc(arguments.start)
     policy, _ = bundle.load(arguments.bundle)
     torch.set_num_threads(policy.settings.threads)
-    path = arguments.bars
-    kind = "parquet" if path.suffix == ".parquet" else "csv"
-    reading = policy.settings.data.model_copy(update={"source": kind, "files": [path.name]})
-    loaded = sources.load(reading, policy.settings.contract, path.parent)
+    reading = _reading(policy.settings.data, arguments.bars)
+    loaded = sources.load(reading, policy.settings.contract, arguments.bars.parent)
     for record in decide(policy, loaded.bars).records:
         if start is None or pd.Timestamp(record["time"]) >= start:
             print(json.dumps(record, sort_keys=True, allow_nan=False))

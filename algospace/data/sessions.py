@@ -30,6 +30,13 @@ _PAUSED = "CME Globex Equity"
 _LAST_PAUSE = pd.Timestamp("2021-06-25")
 _PAUSE = pd.Timedelta("15:15:00"), pd.Timedelta("15:30:00")  # Chicago's time
 
+# Early closes by Chicago's clock that the library has 90 and 60 minutes too early: crude oil traded on in 2022 to 2024
+# (real bars say so), and the library's own entries for 2026 are the later ones.
+_LATER_CLOSES = {
+    "CMEGlobex_CL": dict.fromkeys(("2022-09-05", "2023-09-04", "2024-09-02", "2025-09-01"), "13:30")
+    | dict.fromkeys(("2024-11-29", "2025-11-28"), "13:45")
+}
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -78,6 +85,7 @@ def sessions(calendar: str, first: Any, last: Any) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         schedule = _calendar(calendar).schedule(start_date=first, end_date=last)
+    schedule["market_close"] = _mended(calendar, schedule["market_close"])
     columns = {"open_utc": "market_open", "close_utc": "market_close"}
     if "break_start" in schedule:
         columns |= {"break_start_utc": "break_start", "break_end_utc": "break_end"}
@@ -92,6 +100,15 @@ def sessions(calendar: str, first: Any, last: Any) -> pd.DataFrame:
         for column in ("break_start_utc", "break_end_utc"):
             table[column] = table[column].fillna(table["close_utc"])
     return table
+
+
+def _mended(calendar: str, closes: pd.Series) -> pd.Series:
+    """Closes (indexed by trading date), with those put right that the library has too early."""
+    mended = closes.copy()
+    for date, clock in _LATER_CLOSES.get(calendar, {}).items():
+        if pd.Timestamp(date) in mended.index:
+            mended[pd.Timestamp(date)] = pd.Timestamp(f"{date} {clock}", tz="America/Chicago").tz_convert("UTC")
+    return mended
 
 
 def _pauses(dates: pd.DatetimeIndex, closes: pd.Series) -> dict[str, pd.DatetimeIndex]:

@@ -8,9 +8,10 @@ import h5py
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from algospace import artefacts
-from algospace.data.bars import to_ms
+from algospace.data.bars import M5_MINUTES, to_ms
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
 from algospace.data.splits import EMBARGO, NAMES, TRAIN
@@ -19,7 +20,19 @@ from algospace.features import windows
 from algospace.features.fitted import Fitted
 from algospace.features.params import FeatureParams
 from algospace.features.prepared import RegimeRows
-from algospace.features.table import CHUNK_ROWS, EVENT, SIDE, FeatureStream, FeatureTable, chunks
+from algospace.features.table import (
+    CHUNK_ROWS,
+    EVENT,
+    SIDE,
+    FeatureStream,
+    FeatureTable,
+    M30Stream,
+    beside_itself,
+    chunks,
+)  # fmt: skip
+from algospace.indicators.mmd import MMDReference
+from algospace.indicators.params import IndicatorParams
+from algospace.synergy import Gate1Params
 
 
 def write_main(
@@ -55,6 +68,29 @@ def write_main(
         _require_candidates(events, min_train_events)
     start, close, structure, regime = (np.concatenate(parts) for parts in zip(*slow, strict=True))
     return regime_rows(start, close, structure, regime, bars, codes, params.window_regime), events
+
+
+def write_features(
+    path: Path,
+    bars: pd.DataFrame,
+    minutes: int,
+    contract: Contract,
+    indicators: IndicatorParams,
+    gate1: Gate1Params,
+    reference: MMDReference,
+    chunk_rows: int = CHUNK_ROWS,
+) -> int:
+    """Write the feature table of bars: every column of 5-minute bars, the 30-minute part alone of 30-minute bars.
+
+    Returns the number of rows. The bytes do not depend on ``chunk_rows``.
+    """
+    whole = FeatureStream(contract, indicators, gate1, reference)
+    half_hours = M30Stream(contract, indicators, gate1, reference)
+    parts = tqdm(chunks(bars, chunk_rows), "features", -(-len(bars) // chunk_rows), unit="chunk", disable=None)
+    with artefacts.ParquetStream(path) as file:
+        for chunk in parts:
+            file.write(whole.update(chunk).m5 if minutes == M5_MINUTES else beside_itself(half_hours.update(chunk)))
+    return len(bars)
 
 
 def main_table(table: FeatureTable, codes: np.ndarray, whole: np.ndarray) -> pd.DataFrame:

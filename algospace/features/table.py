@@ -141,9 +141,7 @@ class FeatureStream:
         columns |= {f"fvg_{name}": values for name, values in gaps._asdict().items()}
         at = np.searchsorted(to_ms(known["close_utc"]), to_ms(bars["close_utc"]), side="right") - 1
         columns["m30_row"] = at + (known.index[0] if len(known) else 0)
-        slow = known.drop(columns=[name for name in known if name in NOT_JOINED or name.startswith("sig_")])
-        slow = slow.astype(dict.fromkeys(slow.select_dtypes("number"), np.float64))  # before the first row it is NaN
-        slow = slow.reindex(columns["m30_row"]).add_prefix("m30_").set_index(bars.index)
+        slow = _joined(known).reindex(columns["m30_row"]).set_index(bars.index)
         m5 = pd.concat([bars, pd.DataFrame(columns, index=bars.index), slow], axis=1)
         return FeatureTable(self._add_gate1(m5), m30)
 
@@ -182,6 +180,17 @@ class FeatureStream:
         tradable = ((m5["session_close_utc"] > m5["close_utc"]) & m5["m30_atr"].notna()).to_numpy()
         columns["candidate_direction"] = np.where(tradable, direction, 0).astype(np.int8)
         return pd.concat([m5, pd.DataFrame(columns, index=m5.index)], axis=1)
+
+
+def _joined(m30: pd.DataFrame) -> pd.DataFrame:
+    """The columns ``m30_*`` of 30-minute rows; numbers as float64, since before the first row there is none."""
+    kept = m30.drop(columns=[name for name in m30 if name in NOT_JOINED or name.startswith("sig_")])
+    return kept.astype(dict.fromkeys(kept.select_dtypes("number"), np.float64)).add_prefix("m30_")
+
+
+def beside_itself(m30: pd.DataFrame) -> pd.DataFrame:
+    """A row per 30-minute bar with its own columns ``m30_*``: what there is of the table without 5-minute bars."""
+    return pd.concat([m30[list(bars_module.SCHEMA)], _joined(m30)], axis=1)
 
 
 def build(
