@@ -5,15 +5,21 @@ import pandas as pd
 import pytest
 import yaml
 
+from algospace import market as exchange
 from algospace.data import quality
 from algospace.data.bars import SCHEMA
 from algospace.data.contracts import resolve
 from algospace.data.params import SyntheticParams
 from algospace.errors import InputError
+from algospace.indicators.params import IndicatorParams
+from algospace.pipeline.config import load_params
+from algospace.synergy import Gate1Params, SignalStream
 from algospace.synthetic import market
 
 MES = resolve("MES", None)
 MARKETS = ("regimes", "random_walk")
+FILE = Path(__file__).parents[1] / "params.yaml"
+INDICATORS, GATE1 = load_params("indicators", IndicatorParams, FILE), load_params("gate1", Gate1Params, FILE)
 
 
 def params(**changes):
@@ -112,6 +118,54 @@ def test_random_walk_is_a_martingale_in_price():
             assert abs(earned.mean()) < 3 * earned.std() / np.sqrt(steps.size)
     assert max(map(abs, scores)) < 3
     assert abs(sum(scores)) / 2 < 3
+
+
+PATHS, DAYS = 8, 120
+
+
+@pytest.fixture(scope="module")
+def null_paths():
+    """Random walks with the signals that fire on them: (bars, rows, directions), seeds fixed beforehand."""
+    found = []
+    for seed in range(PATHS):
+        bars = market(params(market="random_walk", sessions=DAYS), MES, 100 + seed)
+        seen = SignalStream(INDICATORS, GATE1).update(bars)
+        side = np.sign(seen.mlmi.astype(int) + seen.nwrqk + seen.fvg)
+        rows = np.flatnonzero((side != 0) & np.isfinite(seen.m30_atr))
+        found.append((bars, rows, side[rows], seen.m30_atr))
+    return found
+
+
+def test_no_signal_earns_on_a_random_walk(null_paths):
+    """Next-open fills and time exits: the mean annual gross Sharpe of a causal policy is 0 within its interval."""
+    scores = []
+    for bars, rows, side, _ in null_paths:
+        session = bars["session_id"].to_numpy()
+        inside = rows[:-20][session[rows[:-20] + 13] == session[rows[:-20]]]
+        opens = bars["open"].to_numpy()
+        profit = side[np.searchsorted(rows, inside)] * (opens[inside + 13] - opens[inside + 1])
+        daily = pd.Series(profit).groupby(session[inside]).sum().reindex(np.unique(session), fill_value=0.0)
+        scores.append(daily.mean() / daily.std() * np.sqrt(252))
+    assert abs(np.mean(scores)) < 1.96 / np.sqrt(PATHS * DAYS / 252)
+
+
+def test_brackets_at_signals_are_those_at_random_bars_on_a_random_walk(null_paths):
+    """Stops and targets at price earn the same wherever they are entered, and nothing: the path in a bar is fine."""
+    free = exchange.Costs(0.0, 0.0, MES.tick, MES.point_value)
+    at_signals, at_random = [], []
+    for bars, rows, side, atr in null_paths:
+        rng = np.random.default_rng(0)
+        anywhere = np.sort(rng.choice(np.flatnonzero(np.isfinite(atr)), rows.size))
+        for chosen, into in ((rows, at_signals), (anywhere, at_random)):
+            stop = exchange.stop_distance(atr[chosen], 1.0, MES.tick)
+            target, now = np.full(stop.size, 2.0), np.zeros(stop.size, int)
+            into.append(exchange.bracket(exchange.Bars.of(bars), chosen, side, stop, target, now, free, 100).net_r)
+    signals, random = np.concatenate(at_signals), np.concatenate(at_random)
+    # Brackets that overlap share their path: the mean of a path counts as one observation.
+    gaps = np.array([a.mean() - b.mean() for a, b in zip(at_signals, at_random, strict=True)])
+    assert abs(gaps.mean()) < 2.4 * gaps.std(ddof=1) / np.sqrt(PATHS)  # t quantile of 7 degrees of freedom
+    assert abs(signals.mean()) < 0.03
+    assert abs(random.mean()) < 0.03
 
 
 def test_random_walk_path_inside_a_bar_is_fine():
