@@ -138,9 +138,8 @@ def _judge(params: DataParams, contract: Contract, raw_dir: Path, m30: bool) -> 
     """Read the files, score them and refuse what is not good enough."""
     raw = _numbered(read(params, raw_dir, m30=m30), params, contract.calendar)
     faults = check(raw, params, contract.calendar)
-    valid = raw.rows[~any_fault(faults, len(raw.rows))].reset_index(drop=True) if faults else raw.rows
     beside = _m30_files(params, contract.calendar, raw_dir)
-    report = _report(raw, valid, beside, params, contract)
+    report = _report(raw, faults, beside, params, contract)
     found = [(raw, faults), *beside]
     told = {**report, "faults": {f.kind: {"rows": f.total, "first": f.first} for _, some in found for f in some}}
     if told["faults"] and params.on_invalid == "refuse":
@@ -159,6 +158,7 @@ def _judge(params: DataParams, contract: Contract, raw_dir: Path, m30: bool) -> 
             f"found {report['score']:.1f} ({parts})",
             told,
         )
+    valid = _valid(raw, faults)
     if valid.empty:
         raise InputError(f"{raw.files[0]}: expected valid bars, found none among {len(raw.rows)} rows")
     return _Judged(valid, raw.minutes, report, _describe(params, raw, raw_dir), faults)
@@ -172,6 +172,11 @@ def _numbered(raw: RawBars, params: DataParams, calendar: str) -> RawBars:
     flags = raw.rows["roll"].to_numpy() if "roll" in raw.rows else np.zeros(session.size, np.bool_)
     ids = rolls.contract_ids(params.rolls, flags, session, table["session_id"].to_numpy())
     return raw._replace(rows=raw.rows.assign(contract_id=ids))
+
+
+def _valid(raw: RawBars, faults: tuple[Fault, ...]) -> pd.DataFrame:
+    rows = raw.rows.drop(columns=["file", "line"])
+    return rows[~any_fault(faults, len(rows))].reset_index(drop=True) if faults else rows
 
 
 def _m30_files(params: DataParams, calendar: str, raw_dir: Path) -> list[tuple[RawBars, tuple[Fault, ...]]]:
@@ -190,16 +195,16 @@ def _m30_files(params: DataParams, calendar: str, raw_dir: Path) -> list[tuple[R
 
 def _report(
     raw: RawBars,
-    valid: pd.DataFrame,
+    faults: tuple[Fault, ...],
     beside: list[tuple[RawBars, tuple[Fault, ...]]],
     params: DataParams,
     contract: Contract,
 ) -> dict[str, Any]:
     """Score all rows, and those of each file."""
     calendar, agreement, files = contract.calendar, None, {}
-    for m30, faults in beside:
-        made = resample(assign_sessions(valid, calendar, raw.minutes))
-        agreement = compare(m30, any_fault(faults, len(m30.rows)), made, contract.tick)
+    for m30, m30_faults in beside:
+        made = resample(assign_sessions(_valid(raw, faults), calendar, raw.minutes))
+        agreement = compare(m30, any_fault(m30_faults, len(m30.rows)), made, contract.tick)
         files = _by_file(m30, params.m30_files, calendar, quality.score(m30.rows, calendar, m30.minutes))
     whole = quality.score(raw.rows, calendar, raw.minutes, agreement)
     return {**whole, "files": _by_file(raw, params.files, calendar, whole) | files}
