@@ -9,9 +9,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numba import njit
 from pydantic import Field
-from scipy.spatial.distance import pdist
-from sklearn.mixture import GaussianMixture
-from threadpoolctl import threadpool_limits
 
 from algospace.errors import InputError
 from algospace.indicators.arrays import Bools, Floats, Ints, Tail, aligned
@@ -109,6 +106,11 @@ def fit(z: Floats, train_mask: Bools, params: MMDParams, seed: int) -> MMDRefere
     InputError
         When train holds fewer rows than a reference, or fewer windows than there are references.
     """
+    # Here and not above: they take a second to import, and whoever computes scores fits nothing.
+    from scipy.spatial.distance import pdist
+    from sklearn.mixture import GaussianMixture
+    from threadpoolctl import threadpool_limits
+
     usable = np.asarray(train_mask, dtype=np.bool_) & np.isfinite(z).all(axis=1)
     rows = z[usable]
     windows = _windows(usable, params.window, max(1, params.window // WINDOWS_PER_LENGTH))
