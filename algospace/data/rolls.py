@@ -31,8 +31,7 @@ def quarterly(session_id: Iterable[int]) -> IntArray:
     """Count the quarterly rolls up to each trading date (YYYYMMDD), from an origin of no meaning.
 
     The new contract is the traded one from the session of the Monday before the third Friday of March, June,
-    September and December: the roll date that CME Group publishes for its equity index futures ("Equity Index
-    Roll Dates", cmegroup.com), kept for FX futures too, whose contracts end on the Monday after.
+    September and December: CME Group's roll date for equity index futures, taken for its FX futures too.
     """
     ids = np.fromiter(session_id, np.int64)
     months = (ids // 10_000 - 1970) * 12 + ids // 100 % 100 - 1
