@@ -14,8 +14,7 @@ IntArray = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 
-# Futures that trade in March, June, September and December and roll together, by their calendars.
-QUARTERLY = ("CME Globex Equity", "CME_Equity", "CMEGlobex_FX")
+QUARTERLY = ("CME Globex Equity", "CME_Equity")  # calendars of the equity index futures
 
 
 def require_quarterly(calendar: str) -> None:
@@ -31,7 +30,7 @@ def quarterly(session_id: Iterable[int]) -> IntArray:
     """Count the quarterly rolls up to each trading date (YYYYMMDD), from an origin of no meaning.
 
     The new contract is the traded one from the session of the Monday before the third Friday of March, June,
-    September and December: CME Group's roll date for equity index futures, taken for its FX futures too.
+    September and December: CME Group's roll date for equity index futures.
     """
     ids = np.fromiter(session_id, np.int64)
     months = (ids // 10_000 - 1970) * 12 + ids // 100 % 100 - 1

@@ -5,7 +5,7 @@ from algospace.errors import InputError
 from algospace.indicators import mmd
 from algospace.indicators.mmd import KERNEL_SCALES, MMDParams, MMDReference
 
-PARAMS = MMDParams(window=96, references=7, reference_size=64)
+PARAMS = MMDParams(kind="mmd12", window=96, references=7, reference_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_regimes_are_found_and_ordered_by_volatility():
     z = rng.normal(size=(calm.size, 4)) * np.where(calm, 0.001, 0.004)[:, None]
     z[:, 1] = np.abs(z[:, 1])
     z[:, 3] = np.clip(rng.normal(size=calm.size), -1, 1)
-    params = MMDParams(window=96, references=2, reference_size=128)
+    params = MMDParams(kind="mmd12", window=96, references=2, reference_size=128)
     ref = mmd.fit(z, np.ones(calm.size, dtype=bool), params, seed=0)
     assert 2 * ref.points[0, :, 0].std() < ref.points[1, :, 0].std()
     close = 100 * np.exp(np.cumsum(z[:, 0]))
@@ -139,7 +139,7 @@ def test_regimes_are_found_and_ordered_by_volatility():
 
 
 def test_small_components_are_filled(bars, z, train):
-    big = MMDParams(window=96, references=7, reference_size=1500)
+    big = MMDParams(kind="mmd12", window=96, references=7, reference_size=1500)
     ref = mmd.fit(z, train, big, seed=1)
     for regime in ref.points:
         assert len(np.unique(regime, axis=0)) == 1500
