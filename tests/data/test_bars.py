@@ -1,10 +1,12 @@
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algospace.data.bars import SCHEMA, assign_sessions, fill_gaps, heiken_ashi, resample
+from algospace.data.bars import SCHEMA, Resampler, assign_sessions, fill_gaps, heiken_ashi, resample
 
 FIELDS = ["open", "high", "low", "close", "volume"]
 
@@ -55,6 +57,36 @@ def test_gap_filling_skips_the_break(day, calendar):
 def test_gap_filling_is_prefix_invariant(holed, filled, cut):
     prefix = fill_gaps(assign_sessions(holed[:cut], "NYSE", 5), "NYSE", 5)
     pd.testing.assert_frame_equal(prefix, filled[: len(prefix)])
+
+
+@given(bounds=st.lists(st.integers(0, 276), max_size=12), minutes=st.sampled_from([10, 15, 30, 60]))
+def test_resampling_does_not_depend_on_the_chunks(filled, bounds, minutes):
+    whole = resample(filled, minutes)
+    stream = Resampler(minutes)
+    cuts = [0, *sorted(bounds), len(filled)]
+    parts = [stream.update(filled.iloc[min(a, len(filled)) : min(b, len(filled))]) for a, b in pairwise(cuts)]
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
+
+
+@given(
+    keep=st.lists(st.booleans(), min_size=78, max_size=78).filter(any),
+    ticks=st.lists(st.integers(-50, 50), min_size=78, max_size=78),
+)
+def test_longer_bars_hold_what_their_bars_hold(day, keep, ticks):
+    """Whatever bars are missing: open first, high most, low least, close last, volume all, each bar in one bucket."""
+    raw = day("2018-11-20", "2018-11-20")
+    moved = raw[["open", "high", "low", "close"]].add(np.array(ticks) / 100, axis=0)
+    bars = assign_sessions(raw.assign(**moved)[np.array(keep)].reset_index(drop=True), "NYSE", 5)
+    m30 = resample(bars)
+    bucket = bars["start_utc"].dt.floor("30min")
+    last = bars["start_utc"].iloc[-1]
+    unfinished = last + pd.Timedelta("5min") < bucket.iloc[-1] + pd.Timedelta("30min")
+    expected = bars.groupby(bucket).agg(
+        {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
+    )
+    expected = expected.iloc[: len(expected) - unfinished]
+    assert m30["start_utc"].tolist() == expected.index.tolist()
+    np.testing.assert_array_equal(m30[FIELDS].to_numpy(), expected[FIELDS].to_numpy())
 
 
 @given(cut=st.integers(0, 276))

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from algospace.data.sessions import bars_per_session, covering, locate, sessions, slots
@@ -124,3 +125,13 @@ def test_equity_index_futures_paused_until_june_2021():
     assert whole.sum() > 850
     assert both.loc[whole, "break_start_utc"].equals(both.loc[whole, "break_start_utc_theirs"])
     assert both.loc[whole, "break_end_utc"].equals(both.loc[whole, "break_end_utc_theirs"])
+
+
+@pytest.mark.parametrize(
+    ("date", "clock"),
+    [("2021-09-06", "12:00"), ("2022-09-05", "13:30"), ("2024-09-02", "13:30"), ("2023-11-24", "12:45"),
+     ("2024-11-29", "13:45"), ("2022-07-04", "13:30")],
+)  # fmt: skip
+def test_crude_oil_closes_on_holidays_when_it_did(date, clock):
+    (close,) = sessions("CMEGlobex_CL", date, date)["close_utc"]
+    assert close == pd.Timestamp(f"{date} {clock}", tz="America/Chicago")

@@ -1,5 +1,10 @@
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from algospace.data.stamps import Texts, parse, zone
 from algospace.errors import InputError
@@ -84,3 +89,40 @@ def test_what_is_said_of_clock_changes(tmp_path, data_params):
     said = {fault.kind: fault.first for fault in read_files(params, tmp_path).faults}
     assert "a.csv:2: expected a time that comes once in America/New_York" in said["repeated time"]
     assert "a.csv:3: expected a time that exists in America/New_York" in said["skipped time"]
+
+
+FORMS = {
+    "%Y-%m-%d %H:%M:%S": "iso", "%Y-%m-%dT%H:%M": "iso", "%Y%m%d %H:%M": "iso", "%Y/%m/%d %I:%M %p": "iso",
+    "%d/%m/%Y %H:%M:%S": "day_first", "%d.%m.%Y %H:%M": "day_first", "%m/%d/%Y %H:%M": "month_first",
+    "%m-%d-%Y %I:%M:%S %p": "month_first",
+}  # fmt: skip
+moments = st.datetimes(datetime(1971, 1, 1), datetime(2090, 1, 1)).map(lambda m: m.replace(second=0, microsecond=0))
+
+
+@given(times=st.lists(moments, min_size=1, max_size=30), form=st.sampled_from(sorted(FORMS)))
+def test_whatever_is_written_is_read_back_or_has_two_readings(times, form):
+    texts = [time.strftime(form) for time in times]
+    expected = [int(time.replace(tzinfo=UTC).timestamp() * 1000) for time in times]
+    assert read(texts, FORMS[form]).utc_ms.tolist() == expected
+    try:
+        found = read(texts).utc_ms.tolist()
+    except InputError as error:
+        assert "expected one reading of the dates" in str(error)
+        assert all(time.day <= 12 for time in times), "a day above 12 leaves one reading"
+    else:
+        assert found == expected
+
+
+@given(
+    times=st.lists(moments, min_size=1, max_size=30),
+    zone_name=st.sampled_from(["America/New_York", "Asia/Jerusalem", "Europe/London", "Australia/Lord_Howe"]),
+)
+def test_local_times_are_read_back_or_marked(times, zone_name):
+    """A moment written in local time comes back, unless the clocks showed that time twice."""
+    local = [time.replace(tzinfo=UTC).astimezone(ZoneInfo(zone_name)) for time in times]
+    found = read([time.strftime("%Y-%m-%d %H:%M") for time in local], "iso", zone_name)
+    twice = np.array([time.replace(fold=0).utcoffset() != time.replace(fold=1).utcoffset() for time in local])
+    np.testing.assert_array_equal(found.repeated, twice)
+    assert not found.skipped.any()
+    expected = np.array([int(time.timestamp() * 1000) for time in local])
+    np.testing.assert_array_equal(found.utc_ms[~twice], expected[~twice])
