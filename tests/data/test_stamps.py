@@ -104,13 +104,12 @@ def test_whatever_is_written_is_read_back_or_has_two_readings(times, form):
     texts = [time.strftime(form) for time in times]
     expected = [int(time.replace(tzinfo=UTC).timestamp() * 1000) for time in times]
     assert read(texts, FORMS[form]).utc_ms.tolist() == expected
-    try:
-        found = read(texts).utc_ms.tolist()
-    except InputError as error:
-        assert "expected one reading of the dates" in str(error)
-        assert all(time.day <= 12 for time in times), "a day above 12 leaves one reading"
+    swapped = FORMS[form] != "iso" and all(time.day <= 12 for time in times)
+    if swapped and any(time.day != time.month for time in times):
+        with pytest.raises(InputError, match="expected one reading of the dates"):
+            read(texts)
     else:
-        assert found == expected
+        assert read(texts).utc_ms.tolist() == expected
 
 
 @given(
