@@ -22,7 +22,8 @@ from algospace import synthetic
 from algospace.data.contracts import Contract
 from algospace.data.params import SyntheticParams
 from algospace.indicators.params import IndicatorParams
-from algospace.synergy import Gate1Params, SignalStream
+from algospace.signals import SignalStream
+from algospace.synergy import Gate1Params
 from algospace.synergy import Stream as Gate1Stream
 
 REWARD_RISK = 2.0  # target over stop; the stop is one ATR of the 30-minute bars

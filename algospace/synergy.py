@@ -15,17 +15,12 @@ All orders but those that start with an FVG, so that the first two kinds decide 
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from algospace.data.bars import HeikenAshiStream, Resampler, to_ms
-from algospace.data.continuous import Continuous
 from algospace.errors import InputError
-from algospace.indicators import fvg, mlmi, nwrqk, technical
-from algospace.indicators.arrays import Bools, Codes, Floats, SessionStarts, Tail, aligned
-from algospace.indicators.params import IndicatorParams
+from algospace.indicators.arrays import Bools, Codes, Floats, SessionStarts, aligned
 from algospace.params import Params
 
 MLMI, NWRQK, FVG = 1, 2, 3  # kinds of signals, in the order in which those of one bar count
@@ -64,59 +59,6 @@ class Gate1(NamedTuple):
     first_kind: Codes
     second_kind: Codes
     age: NDArray[np.int16]
-
-
-class Signals(NamedTuple):
-    """Events on the 5-minute grid, int8 arrays (n,) of -1, 0, +1, and the risk unit that is known there."""
-
-    mlmi: Codes
-    nwrqk: Codes
-    fvg: Codes
-    m30_atr: Floats  # of the newest 30-minute bar that has closed, price units; NaN before the first has one
-
-
-class SignalStream:
-    """The three signals alone of bars that come one after the other, without the other features.
-
-    They are those of `algospace.features.table`: a 30-minute signal is an event once, at the 5-minute bar that closes
-    with its half hour.
-    """
-
-    def __init__(self, indicators: IndicatorParams, gate1: Gate1Params) -> None:
-        self.gate1 = gate1
-        self._m5_prices, self._m30_prices = Continuous(), Continuous()
-        self._resampler, self._ha = Resampler(), HeikenAshiStream()
-        self._mlmi, self._nwrqk = mlmi.Stream(indicators.mlmi), nwrqk.Stream(indicators.nwrqk)
-        self._slope = nwrqk.SlopeStream(indicators.nwrqk.slope_window)
-        self._mlmi_rows, self._nwrqk_rows = Tail(1), Tail(2)  # what an event looks back on
-        self._m30_atr, self._m5_atr = technical.ATR(indicators.atr), technical.ATR(indicators.atr)
-        self._newest_atr = np.nan
-        self._fvg = fvg.Stream(indicators.fvg, indicators.volume_window)
-
-    def update(self, bars: pd.DataFrame) -> Signals:
-        """Return the signals of the next bars of `algospace.data.bars.SCHEMA`."""
-        factor, (_, h, l, c) = self._m5_prices.update(bars)
-        atr = self._m5_atr.update(h, l, c) / factor
-        h, l, c, v = (bars[name].to_numpy() for name in ("high", "low", "close", "volume"))
-        gaps = self._fvg.update(h, l, c, v, atr, bars["session_id"].to_numpy(), bars["is_synthetic"].to_numpy())
-
-        m30 = self._resampler.update(bars)
-        factor, (o, h, l, c) = self._m30_prices.update(m30)
-        ha = self._ha.update(o, h, l, c)
-        (value,) = self._mlmi_rows.join(self._mlmi.update(ha.close, c))
-        curve = self._nwrqk.update(ha.close)
-        curves, slopes = self._nwrqk_rows.join(curve, self._slope.update(curve)[1])
-        events = (
-            mlmi.events(value, self.gate1.mlmi_dead_band)[self._mlmi_rows.front :],
-            nwrqk.events(curves, slopes, self.gate1.nwrqk_min_slope)[self._nwrqk_rows.front :],
-        )
-        closes, m30_closes = to_ms(bars["close_utc"]), to_ms(m30["close_utc"])
-        newest = np.searchsorted(m30_closes, closes, side="right")  # 0: none has closed among these bars yet
-        known = np.append(self._newest_atr, self._m30_atr.update(h, l, c) / factor)
-        self._newest_atr = known[-1]
-        now = (newest > 0) & (np.append(-1, m30_closes)[newest] == closes)
-        crossings, turns = (np.where(now, np.append(0, e)[newest], 0).astype(np.int8) for e in events)
-        return Signals(crossings, turns, gaps.mitigation_signal, known[newest])
 
 
 def detect(

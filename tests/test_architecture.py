@@ -17,7 +17,7 @@ ORDER = (
     "data.agreement", "data.auto", "data.sources", "data.splits",
     "indicators.arrays", "indicators.technical", "indicators.mlmi", "indicators.nwrqk", "indicators.fvg",
     "indicators.lvn", "indicators.mmd", "indicators.signature", "indicators.params",
-    "synergy", "synthetic", "planted",
+    "synergy", "signals", "synthetic", "planted",
     "features.params", "features.prepared", "features.table", "features.census", "features.fitted", "features.windows",
     "features.health", "features.outputs",
     "market", "performance", "nets", "training", "rde", "mrms", "env", "agents", "mappo", "consensus",

@@ -12,14 +12,15 @@ from algospace.data.contracts import CONTRACTS
 from algospace.data.params import DataParams
 from algospace.indicators.params import IndicatorParams
 from algospace.pipeline.config import load_params
-from algospace.synergy import Gate1Params, SignalStream, detect
+from algospace.signals import SignalStream
+from algospace.synergy import Gate1Params, detect
 
 FILE = Path(__file__).parents[1] / "params.yaml"
 DATA = load_params("data", DataParams, FILE)
 INDICATORS = load_params("indicators", IndicatorParams, FILE)
 GATE1 = load_params("gate1", Gate1Params, FILE)
 MES = CONTRACTS["MES"]
-SESSIONS = 500
+SESSIONS = 350
 
 
 def draw(sessions, seed=42):

@@ -13,7 +13,8 @@ from algospace.data.params import SyntheticParams
 from algospace.errors import InputError
 from algospace.indicators.params import IndicatorParams
 from algospace.pipeline.config import load_params
-from algospace.synergy import Gate1Params, SignalStream
+from algospace.signals import SignalStream
+from algospace.synergy import Gate1Params
 from algospace.synthetic import market
 
 MES = resolve("MES", None)

@@ -8,7 +8,8 @@ import pandas as pd
 
 from algospace import synergy
 from algospace.indicators.params import IndicatorParams
-from algospace.synergy import Gate1, Gate1Params, SignalStream
+from algospace.signals import SignalStream
+from algospace.synergy import Gate1, Gate1Params
 
 WINDOWS = (10, 20, 30)  # bars from the first signal to the last: the product brief's, between, the notebooks'
 

@@ -15,9 +15,9 @@ from algospace.data import bars as bars_module
 from algospace.data.bars import to_ms
 from algospace.data.continuous import Continuous
 from algospace.data.contracts import Contract
-from algospace.indicators import fvg, lvn, mlmi, mmd, nwrqk, signature, technical
-from algospace.indicators.arrays import Tail
+from algospace.indicators import fvg, lvn, mmd, signature, technical
 from algospace.indicators.params import IndicatorParams
+from algospace.signals import HalfHourStream
 from algospace.synergy import Gate1Params
 
 CHUNK_ROWS = 10_000  # bars computed at a time: it bounds the memory and changes no bit
@@ -55,46 +55,32 @@ class M30Stream:
     def __init__(
         self, contract: Contract, params: IndicatorParams, gate1: Gate1Params, reference: mmd.MMDReference
     ) -> None:
-        self.params, self.gate1 = params, gate1
+        self.params = params
         self._continuous = Continuous()
         self._ha = bars_module.HeikenAshiStream()
         self._atr = technical.ATR(params.atr)
-        self._mlmi, self._nwrqk = mlmi.Stream(params.mlmi), nwrqk.Stream(params.nwrqk)
-        self._slope = nwrqk.SlopeStream(params.nwrqk.slope_window)
+        self._slow = HalfHourStream(params, gate1)
         self._lvn = lvn.Stream(contract.tick * params.lvn.bin_ticks, params.lvn)
         self._path, self._mmd = mmd.PathStream(), mmd.Stream(reference, params.mmd.window)
         self._signature = None
         if params.mmd.kind == "sig155":
             self._signature = signature.Signature(params.mmd.window, reference.center, reference.scale)
-        self._mlmi_rows, self._nwrqk_rows = Tail(1), Tail(2)  # what an event looks back on
 
     def update(self, bars: pd.DataFrame) -> pd.DataFrame:
         """Add the indicators to the next bars of `algospace.data.bars.SCHEMA`."""
         factor, (o, h, l, c) = self._continuous.update(bars)
         v, session, synthetic = (bars[name].to_numpy() for name in ("volume", "session_id", "is_synthetic"))
         ha = self._ha.update(o, h, l, c)
-        value, curve = self._mlmi.update(ha.close, c), self._nwrqk.update(ha.close)
-        slope_bp, slope = self._slope.update(curve)
+        slow = self._slow.update(ha.close, c)
         top, bottom, last = (ha.high, ha.low, ha.close) if self.params.lvn.heiken_ashi else (h, l, c)
         nodes = self._lvn.update(top, bottom, last, c, v, session, synthetic)
         path = self._path.update(*ha, v)
         scores = self._mmd.update(path, ha.close, v)
-        (values,) = self._mlmi_rows.join(value)
-        curves, slopes = self._nwrqk_rows.join(curve, slope)
-        crossings = mlmi.events(values, self.gate1.mlmi_dead_band)
-        turns = nwrqk.events(curves, slopes, self.gate1.nwrqk_min_slope)
         columns = {f"ha_{name}": prices / factor for name, prices in ha._asdict().items()}
-        columns |= {
-            "atr": self._atr.update(h, l, c) / factor,
-            "mlmi_value": value,
-            "nwrqk_value": curve / factor,
-            "nwrqk_slope_bp": slope_bp,
-            "nwrqk_slope": slope,
-        }
+        columns["atr"] = self._atr.update(h, l, c) / factor
+        columns |= slow._replace(nwrqk_value=slow.nwrqk_value / factor)._asdict()
         columns |= {f"lvn_{name}": v / factor if name in LEVELS else v for name, v in nodes._asdict().items()}
         columns |= {f"mmd_{i}": scores[:, i] for i in range(scores.shape[1])}
-        columns["mlmi_signal"] = crossings[self._mlmi_rows.front :]
-        columns["nwrqk_signal"] = turns[self._nwrqk_rows.front :]
         if self._signature:
             levels = self._signature.update(path)
             columns |= {f"sig_{i}": levels[:, i] for i in range(levels.shape[1])}

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from algospace.features import census, table
-from algospace.synergy import SignalStream
+from algospace.signals import SignalStream
 
 
 @pytest.fixture(scope="module")
