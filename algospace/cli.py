@@ -46,6 +46,14 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("name", metavar="NAME")
     profile.set_defaults(run=_profile)
 
+    download = commands.add_parser("download", help="5-minute bars of Yahoo's last 60 days, added to a CSV file")
+    download.add_argument("--symbol", default="SPY", help="as Yahoo writes it (default: SPY)")
+    download.add_argument("--days", type=int, default=59, help="how far back (default and most: 59)")
+    download.add_argument(
+        "--out", metavar="FILE.csv", type=Path, help="default: data/raw/SYMBOL_5min.csv; it grows with each download"
+    )
+    download.set_defaults(run=_download)
+
     features = commands.add_parser("features", help="the feature table of a bar file, as prepare computes it")
     features.add_argument("bars", metavar="BARS", type=Path, help="CSV (plain or gzip) or Parquet; 5 or 30 minutes")
     features.add_argument("--out", metavar="FILE.parquet", type=Path, required=True)
@@ -116,6 +124,23 @@ def _profile(arguments: argparse.Namespace) -> None:
 
     changes = switch_profile(arguments.name)
     print("\n".join(changes) or f"params.yaml: already at profile {arguments.name}")
+
+
+def _download(arguments: argparse.Namespace) -> None:
+    from algospace.data.download import download, keep
+
+    raw = Path("data/raw")
+    out = arguments.out or raw / f"{arguments.symbol}_5min.csv"
+    if out.suffix != ".csv":
+        raise InputError(f"--out: expected a name that ends in .csv, found {str(out)!r}")
+    kept = keep(out, download(arguments.symbol, arguments.days))
+    print(f"{out}: {kept.bars} bars, {kept.new} of them new; dates: {kept.days}; {kept.first} to {kept.last}")
+    if out.parent == raw:
+        print(
+            f"dvc add {out}\n"
+            f"dvc exp run -S data.source=csv -S 'data.files=[{out.name}]' -S data.symbol={arguments.symbol}\n"
+            "if prepare finds too few days for its splits: download again within 60 days, the file grows"
+        )
 
 
 def _features(arguments: argparse.Namespace) -> None:

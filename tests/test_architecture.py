@@ -14,7 +14,7 @@ ORDER = (
     "errors", "params", "artefacts",
     "data.contracts", "data.params", "data.sessions", "data.rolls", "data.bars", "data.continuous", "data.stamps",
     "data.quality", "data.columns", "data.csv_file", "data.parquet_file", "data.reader", "data.checks",
-    "data.agreement", "data.auto", "data.sources", "data.splits",
+    "data.agreement", "data.auto", "data.sources", "data.splits", "data.download",
     "indicators.arrays", "indicators.technical", "indicators.mlmi", "indicators.nwrqk", "indicators.fvg",
     "indicators.lvn", "indicators.mmd", "indicators.signature", "indicators.params",
     "synergy", "signals", "synthetic", "planted",
