@@ -23,7 +23,7 @@ def test_signals_are_those_of_the_table(m5, gappy_bars, settings):
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_signals_do_not_depend_on_the_chunks(gappy_bars, settings, rows):
-    bars = gappy_bars.iloc[:1500]
+    bars = gappy_bars.iloc[:800]
     whole = SignalStream(settings.indicators, settings.gate1).update(bars)
     stream = SignalStream(settings.indicators, settings.gate1)
     parts = [stream.update(chunk) for chunk in table.chunks(bars, rows)]

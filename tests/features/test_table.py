@@ -69,7 +69,7 @@ def test_first_bars_give_first_rows(build, fewer):
 @pytest.mark.parametrize("rows", [1, 7, 1000, 10_000])
 def test_chunks_give_the_same_bits(settings, fitted_state, build, fewer, rows):
     """Bar by bar, in chunks, at once."""
-    bars = fewer.iloc[: 1500 if rows == 1 else 8000]
+    bars = fewer.iloc[: {1: 800, 7: 3000}.get(rows, 8000)]
     whole = build(bars)
     stream = table.FeatureStream(settings.contract, settings.indicators, settings.gate1, fitted_state.reference)
     parts = [stream.update(chunk) for chunk in table.chunks(bars, rows)]
