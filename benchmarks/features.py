@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -29,28 +28,18 @@ def row(name: str, folder: Path, repeats: int) -> Callable[[], dict[str, Any]]:
         peaks = []
 
         def run() -> None:
-            command = [
-                "algospace",
-                "features",
-                bars,
-                "--out",
-                folder / "out.parquet",
-                "--params",
-                folder / "params.yaml",
-            ]
-            child = subprocess.Popen(
-                [sys.executable, "-c", WATCH, *map(str, command), "--fitted", str(ROOT / "data/prepared")],
-                stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            out, _ = child.communicate()
+            paths = {"--out": folder / "out.parquet", "--params": folder / "params.yaml"}
+            paths["--fitted"] = ROOT / "data/prepared"
+            command = ["features", bars, *(word for pair in paths.items() for word in pair)]
+            child = subprocess.run(
+                [sys.executable, "-c", WATCH, *map(str, command)], stdout=subprocess.PIPE, text=True, check=False
+            )
             if child.returncode:
                 raise SystemExit("features failed; has `dvc repro prepare` been run?")
-            peaks.append(int(out.splitlines()[-1]))
+            peaks.append(int(child.stdout.splitlines()[-1]))
 
         run()  # compiles what is not compiled yet
-        begin = time.perf_counter()
         median = seconds(run, repeats)
-        print(f"{name}: {time.perf_counter() - begin:.0f} s in all", file=sys.stderr)
         bars.unlink()
         return {
             "benchmark": name, "bars": SIZES[name], "seconds": round(median, 2),
