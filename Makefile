@@ -45,5 +45,5 @@ bench: setup-dev ## every benchmark, quick form
 
 clean:           ## back to a fresh checkout (data/raw and DVC's cache stay)
 	rm -rf $(VENV) .ckpt logs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -rf data/prepared data/regimes models/rde models/mrms models/marl models/bundle reports
+	git clean -qfdX -- data/prepared data/regimes models reports
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
