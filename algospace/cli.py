@@ -26,11 +26,14 @@ def main(argv: list[str] | None = None) -> int:
         return BAD_INPUT
     except BrokenPipeError:
         sys.stderr.close()
+    except OSError as error:
+        print(f"error: {error.filename}: expected to read or write there, found: {error.strerror}", file=sys.stderr)
+        return BAD_INPUT
     return OK
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="algospace", description="Verify a bundle, decide with it, check the params.")
+    parser = argparse.ArgumentParser(prog="algospace", description="Features of bars, decisions of a bundle, params.")
     parser.add_argument("--version", action="version", version=f"algospace {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -158,12 +161,16 @@ def _features(arguments: argparse.Namespace) -> None:
     gate1 = load_params("gate1", Gate1Params, arguments.params)
     if arguments.out.suffix != ".parquet":
         raise InputError(f"--out: expected a name that ends in .parquet, found {str(arguments.out)!r}")
+    if arguments.out.is_dir():
+        raise InputError(f"--out: expected a file, found the directory {arguments.out}")
+    if arguments.out.resolve() == arguments.bars.resolve():
+        raise InputError(f"--out: expected another file than BARS, found {arguments.out}, which it would overwrite")
     path = arguments.fitted / "fitted.safetensors"
     if not path.is_file():
         raise InputError(f"{path}: expected what prepare fitted on train, found nothing there; run `dvc repro prepare`")
     reference = Fitted.from_tensors(artefacts.read_tensors(path)[0]).reference
-    contract = contracts.resolve(data.symbol, data.contract, data.calendar)
     reading = _reading(data, arguments.bars).model_copy(update={"min_quality": 0.0})  # said, but no reason to refuse
+    contract = contracts.resolve(reading.symbol, reading.contract, reading.calendar)
     loaded = sources.load(reading, contract, arguments.bars.parent, m30=True)
     score = float(loaded.quality["score"])
     if score < data.min_quality:
@@ -175,9 +182,11 @@ def _features(arguments: argparse.Namespace) -> None:
 
 
 def _reading(data: "DataParams", path: Path) -> "DataParams":  # type: ignore[name-defined]  # noqa: F821
-    """How a file given on the command line is read: as the ``data`` section says, whatever its source is."""
-    kind = "parquet" if path.suffix == ".parquet" else "csv"
-    return data.model_copy(update={"source": kind, "files": [path.name], "m30_files": []})
+    """How a file of the command line is read: as the ``data`` section says, or its ``auto`` entry for such a name."""
+    from algospace.data import auto
+
+    kind = "parquet" if path.suffix.lower() == ".parquet" else "csv"
+    return auto.reading_of(data, path.name).model_copy(update={"source": kind, "files": [path.name], "m30_files": []})
 
 
 def _verify(arguments: argparse.Namespace) -> None:

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from algospace.data.bars import HeikenAshiStream, Resampler, to_ms
+from algospace.data.bars import HeikenAshiStream, IntArray, Resampler, SegmentStream, to_ms
 from algospace.data.continuous import Continuous
 from algospace.indicators import fvg, mlmi, nwrqk, technical
 from algospace.indicators.arrays import Codes, Floats, Tail
@@ -58,19 +59,43 @@ class HalfHourStream:
         )
 
 
+class OnceStream:
+    """Says at which 5-minute bar a half hour is news: the first traded one of its session that sees it as the newest.
+
+    That is the bar which closes with it, unless this is a filled one (known only when the next one is) or the session
+    pauses before. A half hour that ends its session is news to none: nothing crosses a session.
+    """
+
+    def __init__(self) -> None:
+        self._seen = -1  # newest half hour at the last traded bar
+
+    def update(
+        self, m30_row: IntArray, m30_session: IntArray, session: IntArray, is_synthetic: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Mark the next bars (n,), given the number of the newest half hour at each (-1: none) and its session."""
+        news = np.zeros(m30_row.size, np.bool_)
+        traded = ~is_synthetic
+        seen = m30_row[traded]
+        before = np.append(self._seen, seen)[: seen.size]
+        news[traded] = (seen > before) & (m30_session == session)[traded]
+        self._seen = int(seen[-1]) if seen.size else self._seen
+        return news
+
+
 class SignalStream:
     """The three signals alone of bars that come one after the other, without the other features.
 
-    They are those of `algospace.features.table`: a 30-minute signal is an event once, at the 5-minute bar that closes
-    with its half hour.
+    They are those of `algospace.features.table`; `OnceStream` says when a 30-minute signal is an event.
     """
 
     def __init__(self, indicators: IndicatorParams, gate1: Gate1Params) -> None:
         self._m5_prices, self._m30_prices = Continuous(), Continuous()
         self._resampler, self._ha = Resampler(), HeikenAshiStream()
         self._slow = HalfHourStream(indicators, gate1)
+        self._segments, self._once = SegmentStream(), OnceStream()
+        self._m30_rows = 0  # half hours so far; of the last one: session, signals, ATR
+        self._newest: tuple[int, int, int, float] = (-1, 0, 0, np.nan)
         self._m30_atr, self._m5_atr = technical.ATR(indicators.atr), technical.ATR(indicators.atr)
-        self._newest_atr = np.nan
         self._fvg = fvg.Stream(indicators.fvg, indicators.volume_window)
 
     def update(self, bars: pd.DataFrame) -> Signals:
@@ -78,19 +103,20 @@ class SignalStream:
         factor, (_, h, l, c) = self._m5_prices.update(bars)
         atr = self._m5_atr.update(h, l, c) / factor
         h, l, c, v = (bars[name].to_numpy() for name in ("high", "low", "close", "volume"))
-        gaps = self._fvg.update(h, l, c, v, atr, bars["session_id"].to_numpy(), bars["is_synthetic"].to_numpy())
+        session, synthetic = bars["session_id"].to_numpy(), bars["is_synthetic"].to_numpy()
+        gaps = self._fvg.update(h, l, c, v, atr, self._segments.update(bars), synthetic)
 
         m30 = self._resampler.update(bars)
         factor, (o, h, l, c) = self._m30_prices.update(m30)
         ha = self._ha.update(o, h, l, c)
         slow = self._slow.update(ha.close, c)
-        closes, m30_closes = to_ms(bars["close_utc"]), to_ms(m30["close_utc"])
-        newest = np.searchsorted(m30_closes, closes, side="right")  # 0: none has closed among these bars yet
-        known = np.append(self._newest_atr, self._m30_atr.update(h, l, c) / factor)
-        self._newest_atr = known[-1]
-        now = (newest > 0) & (np.append(-1, m30_closes)[newest] == closes)
-        crossings, turns = (
-            np.where(now, np.append(0, events)[newest], 0).astype(np.int8)
-            for events in (slow.mlmi_signal, slow.nwrqk_signal)
-        )
-        return Signals(crossings, turns, gaps.mitigation_signal, known[newest])
+        newest = np.searchsorted(to_ms(m30["close_utc"]), to_ms(bars["close_utc"]), side="right")  # 0: one from before
+        atr = self._m30_atr.update(h, l, c) / factor
+        columns = m30["session_id"].to_numpy(), slow.mlmi_signal, slow.nwrqk_signal, atr
+        known = [np.append(last, column) for last, column in zip(self._newest, columns, strict=True)]
+        m30_session, crossings, turns, m30_atr = (column[newest] for column in known)
+        news = self._once.update(self._m30_rows + newest - 1, m30_session, session, synthetic)
+        self._m30_rows += len(m30)
+        self._newest = (int(known[0][-1]), int(known[1][-1]), int(known[2][-1]), float(known[3][-1]))
+        crossings, turns = (np.where(news, signal, 0).astype(np.int8) for signal in (crossings, turns))
+        return Signals(crossings, turns, gaps.mitigation_signal, m30_atr)

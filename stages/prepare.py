@@ -47,6 +47,9 @@ def main() -> None:
     with stage.quality_log():
         loaded = read(data, contract, seed, indicators, gate1)
     bars = loaded.bars
+    if loaded.quality["session_jumps"]:
+        print(f"{loaded.quality['session_jumps']} opens lie over 10 % from the last close: rolls? (data.rolls)")
+
     source = loaded.source | ({"tried": tried} if tried else {})
 
     codes = splits.split(bars, data)

@@ -134,3 +134,28 @@ def test_poor_bars_are_computed_and_said_to_be_poor(workspace, market_bars, caps
     write_csv(market_bars.iloc[:3000:1].drop(index=range(700, 1400)), workspace / "bars.csv")
     assert run("bars.csv", "--out", "out.parquet") == 0
     assert "is below data.min_quality (70)" in capsys.readouterr().err
+
+
+def test_nothing_of_the_users_is_overwritten(workspace, market_bars, capsys):
+    write_csv(market_bars.iloc[:600], workspace / "bars.csv")
+    pd.read_csv("bars.csv").to_parquet("bars.parquet")
+    before = Path("bars.parquet").read_bytes()
+    assert run("bars.parquet", "--out", "./bars.parquet") == 2
+    assert "which it would overwrite" in capsys.readouterr().err
+    assert Path("bars.parquet").read_bytes() == before
+    Path("folder.parquet").mkdir()
+    Path("file").touch()
+    for out in ("folder.parquet", "file/x.parquet"):
+        assert run("bars.csv", "--out", out) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert out.partition("/")[0] in err
+
+
+def test_under_auto_a_file_is_read_as_its_entry_says(workspace, market_bars, capsys):
+    set_data(source="auto")
+    write_csv(market_bars.iloc[:600], workspace / "ES_5min.csv")
+    assert run("ES_5min.csv", "--out", "out.parquet") == 0
+    write_csv(market_bars.iloc[:600], workspace / "SPY_5min.csv")  # not New York's hours
+    assert run("SPY_5min.csv", "--out", "spy.parquet") == 2
+    assert "inside a session of NYSE" in capsys.readouterr().err

@@ -44,6 +44,15 @@ def resolve(params: DataParams, raw_dir: Path) -> Resolved:
     raise InputError(f"data.auto: expected a file of one entry, or data.allow_synthetic: true; found none ({looked})")
 
 
+def reading_of(params: DataParams, name: str) -> DataParams:
+    """Say how a file of that name is read: under ``auto`` as the first entry it fits, else as the section stands."""
+    if params.source == "auto":
+        for entry in params.auto:
+            if any(fnmatchcase(name.lower(), pattern.lower()) for pattern in entry.files):
+                return _with(params, entry, [name])
+    return params
+
+
 def _with(params: DataParams, entry: AutoEntry, files: list[str]) -> DataParams:
     """Make the section that reads one entry's files; a contract or calendar for another market never comes along."""
     parquet = {name.lower().endswith(".parquet") for name in files}

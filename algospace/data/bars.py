@@ -38,6 +38,23 @@ IntArray = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
 
 
+class SegmentStream:
+    """Numbers the runs of bars without a hole between them: sessions, and the halves of one that has a pause."""
+
+    def __init__(self) -> None:
+        self._close = np.iinfo(np.int64).min
+        self._number = 0
+
+    def update(self, bars: pd.DataFrame) -> IntArray:
+        """Return the numbers of the next bars (n,), from 1 on."""
+        start, close = to_ms(bars["start_utc"]), to_ms(bars["close_utc"])
+        begins = start != np.append(self._close, close[:-1])[: start.size]
+        numbers: IntArray = self._number + np.cumsum(begins)
+        if start.size:
+            self._close, self._number = int(close[-1]), int(numbers[-1])
+        return numbers
+
+
 class HeikenAshi(NamedTuple):
     """Heiken Ashi candles, each (n,) in price points. Not tradable prices."""
 

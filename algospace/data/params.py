@@ -11,6 +11,7 @@ from algospace.params import Params
 DateOrder = Literal["auto", "iso", "day_first", "month_first"]
 Stamp = Literal["start", "end", "last_minute"]
 BarMinutes = Literal[1, 5]
+Rolls = Literal["none", "column", "quarterly"]
 
 
 class SyntheticParams(Params):
@@ -38,7 +39,8 @@ class SyntheticParams(Params):
 class AutoEntry(Params):
     """A market of ``data.auto``: its files, and how they are to be read where that differs from the section.
 
-    A key that is left out is the section's; ``contract`` and ``calendar`` are the contract table's.
+    A key that is left out is the section's; ``contract`` and ``calendar`` are the contract table's, ``rolls`` and
+    ``m30_files`` none: what is said of another market never comes along.
     """
 
     symbol: str = Field(min_length=1)
@@ -50,6 +52,8 @@ class AutoEntry(Params):
     stamp: Stamp | None = None
     calendar: str | None = None
     bar_minutes: BarMinutes | None = None
+    rolls: Rolls = "none"
+    m30_files: list[str] = Field(default=[])
 
 
 class DataParams(Params):
@@ -67,7 +71,7 @@ class DataParams(Params):
     stamp: Stamp
     calendar: str | None
     bar_minutes: BarMinutes
-    rolls: Literal["none", "column", "quarterly"]
+    rolls: Rolls
     m30_files: list[str]
     on_invalid: Literal["refuse", "drop"]
     min_quality: float = Field(ge=0, le=100)

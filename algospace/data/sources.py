@@ -165,11 +165,23 @@ def _judge(params: DataParams, contract: Contract, raw_dir: Path, m30: bool) -> 
 
 
 def _numbered(raw: RawBars, params: DataParams, calendar: str) -> RawBars:
-    """Give the rows their ``contract_id``, by all of them: a faulty row may be the first of a contract."""
+    """Give the rows their ``contract_id``, by all of them: a faulty row may be the first of a contract.
+
+    Raises
+    ------
+    InputError
+        A row that marks a roll lies in no session: left out, it would take the roll with it.
+    """
     if params.rolls == "none":
         return raw
     table, session = sessions_of(raw.rows, calendar, raw.minutes)
     flags = raw.rows["roll"].to_numpy() if "roll" in raw.rows else np.zeros(session.size, np.bool_)
+    lost = np.flatnonzero(flags & (session < 0))
+    if lost.size and params.on_invalid == "drop":
+        raise InputError(
+            f"{raw.place(int(lost[0]))}: expected a roll at a bar inside a session of {calendar}, found it at one that "
+            "data.on_invalid: drop would leave out"
+        )
     ids = rolls.contract_ids(params.rolls, flags, session, table["session_id"].to_numpy())
     return raw._replace(rows=raw.rows.assign(contract_id=ids))
 

@@ -16,6 +16,8 @@ from algospace.errors import InputError
 _DAY_MS = 86_400_000
 _YEARS = range(1970, 2100)  # a stamp outside is damage, not history
 _NAT = np.iinfo(np.int64).min
+_FARTHEST = 14 * 60  # minutes from UTC to the farthest zone
+_NEARLY_ALL = 0.99  # of the rows that the best order reads: another that reads as many is a second reading
 
 _ISO = re.compile(r"(?P<y>[0-9]{4})([-/.])(?P<m>[0-9]{1,2})\2(?P<d>[0-9]{1,2})")
 _ISO_BASIC = re.compile(r"(?P<y>[0-9]{4})(?P<m>[0-9]{2})(?P<d>[0-9]{2})")
@@ -105,7 +107,7 @@ def parse(texts: Texts, order: str, local: ZoneInfo, place: Callable[[int], str]
     Raises
     ------
     InputError
-        ``auto``, and two orders read equally many texts but some of them as different days.
+        ``auto``, and two orders read (nearly) equally many texts but some of them as different days.
     """
     stamp = _days(*texts.dates(), order, place)
     code, different = texts.times()
@@ -160,18 +162,21 @@ def _days(code: Codes, texts: list[str], order: str, place: Callable[[int], str]
     read = {name: np.array([_day(text, name) for text in texts], np.int64) for name in orders}
     rows = np.bincount(code, minlength=len(texts))
     readable = {name: int(rows[days != _NAT].sum()) for name, days in read.items()}
-    most = max(readable.values())
-    best = [name for name in orders if readable[name] == most]
-    for other in best[1:]:
-        differ = np.flatnonzero((read[other] != read[best[0]])[code])
-        if most and differ.size:
+    best = max(orders, key=lambda name: readable[name])
+    for other in orders:
+        # A few odd rows are no evidence for an order: damage may have made them.
+        if other == best or not readable[best] or readable[other] < _NEARLY_ALL * readable[best]:
+            continue
+        both = (read[other] != _NAT) & (read[best] != _NAT)
+        differ = np.flatnonzero((both & (read[other] != read[best]))[code])
+        if differ.size:
             row = int(differ[0])
-            found = " and ".join(f"{_iso(read[name][code[row]])} ({name})" for name in (best[0], other))
+            found = " and ".join(f"{_iso(read[name][code[row]])} ({name})" for name in (best, other))
             raise InputError(
                 f"{place(row)}: expected one reading of the dates, found {texts[code[row]]!r} with two: "
                 f"{found}; set data.date_order"
             )
-    days: Moments = read[best[0]][code]
+    days: Moments = read[best][code]
     return days
 
 
@@ -194,6 +199,9 @@ def _time(text: str) -> tuple[int, int | None] | None:
     ms = ((hour * 60 + minute) * 60 + second) * 1000 + int((match[4] or "").ljust(3, "0")[:3])
     if match[6] is None:
         return ms, None
-    digits = re.sub("[^0-9]", "", match[6])
-    offset = (int(digits[:2]) * 60 + int(digits[2:])) * 60_000 if digits else 0
+    digits = re.sub("[^0-9]", "", match[6]) or "0000"
+    hours, minutes = int(digits[:2]), int(digits[2:])
+    if minutes > 59 or hours * 60 + minutes > _FARTHEST:
+        return None
+    offset = (hours * 60 + minutes) * 60_000
     return ms, -offset if match[6].startswith("-") else offset

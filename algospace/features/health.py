@@ -38,6 +38,8 @@ def inspect(main: Path, regime: RegimeRows, fitted: Fitted) -> dict[str, Any]:
     names = [*windows.STRUCTURE, *windows.REGIME[kind], *windows.TACTICAL, *(f"side_{name}" for name in table.SIDE)]
     values, split, quarter = _sample(main, regime, fitted)
     train = values[split == TRAIN]
+    if not len(train):
+        return {"correlated": [], "drift": {}}
     return {
         "correlated": _correlated(train, names),
         "drift": {
@@ -90,10 +92,13 @@ def _correlated(train: np.ndarray, names: list[str]) -> list[list[Any]]:
 def _psi(train: np.ndarray, other: np.ndarray) -> list[float]:
     scores = []
     for column in range(train.shape[1]):
-        edges = np.unique(np.quantile(train[:, column], np.linspace(0, 1, BINS + 1)[1:-1]))
-        p, q = (
-            np.maximum(np.bincount(np.searchsorted(edges, x[:, column]), minlength=edges.size + 1) / len(x), _FLOOR)
-            for x in (train, other)
-        )
+        edges = np.unique(np.quantile(train[:, column], np.linspace(0, 1, BINS + 1)))
+
+        def shares(x: np.ndarray, edges: np.ndarray = edges) -> np.ndarray:
+            # Between two edges, and on each of them: a value that train has often is a bin of its own.
+            bins = np.searchsorted(edges, x, side="left") + np.searchsorted(edges, x, side="right")
+            return np.maximum(np.bincount(bins, minlength=2 * edges.size + 1) / len(x), _FLOOR)
+
+        p, q = shares(train[:, column]), shares(other[:, column])
         scores.append(round(float(((q - p) * np.log(q / p)).sum()), 4))
     return scores

@@ -63,7 +63,7 @@ def write_main(
             main = main_table(table, codes[chunk.index], completeness.update(rows))
             file.write(main)
             slow.append((to_ms(table.m30["start_utc"]), to_ms(table.m30["close_utc"]), rows.structure, rows.regime))
-            candidates.append(candidate_table(main, bars))
+            candidates.append(candidate_table(main))
         events = pd.concat(candidates, ignore_index=True)
         _require_candidates(events, min_train_events)
     start, close, structure, regime = (np.concatenate(parts) for parts in zip(*slow, strict=True))
@@ -122,16 +122,15 @@ def regime_rows(
     return RegimeRows(regime, structure, close, ends, np.where(run >= length, split, EMBARGO)[ends])
 
 
-def candidate_table(main: pd.DataFrame, bars: pd.DataFrame) -> pd.DataFrame:
-    """A row per candidate: its row number, what is known at its close, and two labels of what follows.
+def candidate_table(main: pd.DataFrame) -> pd.DataFrame:
+    """A row per candidate: its row number, what is known at its close, and when its label ends.
 
-    ``main`` are rows of the main table, their index the row numbers of all ``bars``. ``entry`` (the next open) and
-    ``label_end_utc`` (close of the last bar that an outcome can read) come after the event: they are labels.
+    ``main`` are rows of the main table, their index the row numbers of all bars. ``label_end_utc`` is the close of the
+    last bar that an outcome can read.
     """
     chosen = main[main["is_candidate"]]
     events = chosen[["split", *EVENT]].reset_index(drop=True)
     events.insert(0, "row", chosen.index.to_numpy(np.int64))
-    events["entry"] = bars["open"].reindex(chosen.index + 1).to_numpy()
     events["label_end_utc"] = events["session_close_utc"]
     return events
 

@@ -28,7 +28,7 @@ MARKET_COLUMNS = (
 class RegimeRows(NamedTuple):
     """Row tables of the 30-minute bars and the whole regime windows over them."""
 
-    rows: np.ndarray  # float32 (n, 12), scaled, NaN in warm-up
+    rows: np.ndarray  # float32 (n, 12 or 155), scaled, NaN in warm-up
     structure: np.ndarray  # float32 (n, 8), NaN in warm-up
     close_utc: np.ndarray  # int64 (n,), milliseconds since 1970
     window_end: np.ndarray  # int64 (m,): row of each window's newest row

@@ -12,12 +12,12 @@ import pandas as pd
 
 from algospace import synergy
 from algospace.data import bars as bars_module
-from algospace.data.bars import to_ms
+from algospace.data.bars import SegmentStream, to_ms
 from algospace.data.continuous import Continuous
 from algospace.data.contracts import Contract
 from algospace.indicators import fvg, lvn, mmd, signature, technical
 from algospace.indicators.params import IndicatorParams
-from algospace.signals import HalfHourStream
+from algospace.signals import HalfHourStream, OnceStream
 from algospace.synergy import Gate1Params
 
 CHUNK_ROWS = 10_000  # bars computed at a time: it bounds the memory and changes no bit
@@ -105,6 +105,7 @@ class FeatureStream:
         self._atr = technical.ATR(indicators.atr)
         self._tactical = technical.Tactical(indicators.volume_window, indicators.momentum_bars)
         self._fvg = fvg.Stream(indicators.fvg, indicators.volume_window)
+        self._segments, self._once = SegmentStream(), OnceStream()
         self._synergy = synergy.Stream(gate1)
 
     def update(self, bars: pd.DataFrame) -> FeatureTable:
@@ -120,7 +121,8 @@ class FeatureStream:
         v, session, synthetic = (bars[name].to_numpy() for name in ("volume", "session_id", "is_synthetic"))
         atr = self._atr.update(h, l, c) / factor
         high, low, close = (bars[name].to_numpy() for name in ("high", "low", "close"))
-        gaps = self._fvg.update(high, low, close, v, atr, session, synthetic)  # a gap does not outlive its session
+        segment = self._segments.update(bars)  # a gap outlives neither its session nor a pause
+        gaps = self._fvg.update(high, low, close, v, atr, segment, synthetic)
         tactical = self._tactical.update(o, h, l, c, v, session)
         columns: dict[str, Any] = {"atr_5m": atr}
         columns |= {name: x / factor if name in technical.PRICES else x for name, x in tactical.items()}
@@ -129,14 +131,15 @@ class FeatureStream:
         columns["m30_row"] = at + (known.index[0] if len(known) else 0)
         slow = _joined(known).reindex(columns["m30_row"]).set_index(bars.index)
         m5 = pd.concat([bars, pd.DataFrame(columns, index=bars.index), slow], axis=1)
-        return FeatureTable(self._add_gate1(m5), m30)
+        m30_session = np.append(known["session_id"].to_numpy(), -1)[at]  # -1: of no half hour
+        news = self._once.update(columns["m30_row"], m30_session, session, synthetic)
+        return FeatureTable(self._add_gate1(m5, news), m30)
 
-    def _add_gate1(self, m5: pd.DataFrame) -> pd.DataFrame:
-        # A 30-minute signal is an event once: at the 5-minute bar whose close is the 30-minute close.
-        closes_m30 = (m5["m30_close_utc"] == m5["close_utc"]).to_numpy()
+    def _add_gate1(self, m5: pd.DataFrame, news: np.ndarray) -> pd.DataFrame:
+        """Add events, Gate 1 and candidates; ``news`` marks the bars at which a 30-minute signal is an event."""
         events = [
-            np.where(closes_m30, m5["m30_mlmi_signal"].fillna(0), 0).astype(np.int8),
-            np.where(closes_m30, m5["m30_nwrqk_signal"].fillna(0), 0).astype(np.int8),
+            np.where(news, m5["m30_mlmi_signal"].fillna(0), 0).astype(np.int8),
+            np.where(news, m5["m30_nwrqk_signal"].fillna(0), 0).astype(np.int8),
             m5["fvg_mitigation_signal"].to_numpy().astype(np.int8),
         ]
         strengths = [
@@ -158,8 +161,8 @@ class FeatureStream:
                     columns[f"gate1_{name}_{label}"] = values[:, side]
             else:
                 columns[f"gate1_{name}"] = values
-        # A candidate is a bar with a signal, time left to trade and an ATR to place a stop by; its direction is that of
-        # the signals' majority, of the first of them (MLMI, NW-RQK, FVG) when they cancel.
+        # A candidate is a traded bar with a signal, time left to trade and an ATR to place a stop by; its direction is
+        # that of the signals' majority, of the first of them (MLMI, NW-RQK, FVG) when they cancel.
         total = np.sign(sum(event.astype(np.int64) for event in events))
         first = np.select([event != 0 for event in events], events, 0)
         direction = np.where(gate.type != 0, gate.direction, np.where(total != 0, total, first)).astype(np.int8)

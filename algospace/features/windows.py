@@ -36,7 +36,7 @@ class Rows(NamedTuple):
     """Row tables of one feature table, float32 (NaN during warm-up)."""
 
     structure: np.ndarray  # (n30, 8)
-    regime: np.ndarray  # (n30, 12)
+    regime: np.ndarray  # (n30, 12), or 155 with sig155
     tactical: np.ndarray  # (n5, 7)
     side: np.ndarray  # (n5, 9)
     m30_row: np.ndarray  # (n5,) int64: newest 30-minute row at each 5-minute close, -1 before the first

@@ -96,3 +96,13 @@ def test_a_damaged_first_choice_is_refused_not_passed_over(tmp_path, auto):
 def test_load_wants_a_resolved_source(tmp_path, auto):
     with pytest.raises(ValueError, match="resolve it first"):
         sources.load(auto(), contract_of("ES", None), tmp_path)
+
+
+def test_rolls_and_half_hours_of_one_market_do_not_come_along_to_another(tmp_path, auto):
+    touch(tmp_path, "SPY_5min.csv")
+    params, _ = sources.resolve(auto(rolls="quarterly", m30_files=["es30.csv"]), tmp_path)
+    assert (params.symbol, params.rolls, params.m30_files) == ("SPY", "none", [])
+    es = auto().auto[0].model_copy(update={"rolls": "quarterly", "m30_files": ["es30.csv"]})
+    touch(tmp_path, "ES_5min.csv")
+    params, _ = sources.resolve(auto().model_copy(update={"auto": [es]}), tmp_path)
+    assert (params.symbol, params.rolls, params.m30_files) == ("ES", "quarterly", ["es30.csv"])

@@ -14,7 +14,7 @@ from algospace.data import sources
 from algospace.data.contracts import resolve
 from algospace.data.download import download, finished, keep
 
-ANSWER = Path(__file__).parent / "recorded" / "yahoo_chart_spy_5m.json"
+ANSWER = Path(__file__).parent / "answers" / "yahoo_chart_spy_5m.json"
 WHOLE, HALF = 77, 42  # bars of the day with a null row and of the half day
 
 

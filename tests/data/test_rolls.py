@@ -119,3 +119,14 @@ def test_a_jump_at_a_roll_is_no_jump(day):
     raw.loc[156:, ["open", "high", "low", "close"]] *= 1.2
     assert score(raw, "NYSE", 5)["session_jumps"] == 1
     assert score(raw.assign(contract_id=(raw.index >= 156).astype(np.int32)), "NYSE", 5)["session_jumps"] == 0
+
+
+@pytest.mark.parametrize("stamp", ["garbage", "2018-01-03 03:00:00"])
+def test_a_roll_is_not_dropped_with_its_row(tmp_path, csv, day, write, stamp):
+    raw = day("2018-01-02", "2018-01-05")
+    write(raw.assign(roll=["1" if i == 78 else "0" for i in raw.index]), "a.csv")
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    lines[79] = stamp + lines[79][lines[79].index(",") :]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"a\.csv:80: expected a roll at a bar inside a session of NYSE"):
+        load(csv(on_invalid="drop", min_quality=0.0), SPY, tmp_path)

@@ -125,3 +125,14 @@ def test_local_times_are_read_back_or_marked(times, zone_name):
     assert not found.skipped.any()
     expected = np.array([int(time.timestamp() * 1000) for time in local])
     np.testing.assert_array_equal(found.utc_ms[~twice], expected[~twice])
+
+
+def test_one_odd_row_is_no_evidence():
+    texts = [f"{1 + i % 12:02d}/{1 + i // 40 % 12:02d}/2024 10:00" for i in range(480)]
+    with pytest.raises(InputError, match="expected one reading of the dates"):
+        read([*texts, "13/12/2024 10:00"])
+
+
+@pytest.mark.parametrize("text", ["2024-01-02 10:00+99:99", "2024-01-02 10:00+14:30", "2024-01-02 10:00-05:75"])
+def test_zones_that_are_none(text):
+    assert read([text], "iso").unreadable.tolist() == [True]

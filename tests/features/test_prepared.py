@@ -161,14 +161,13 @@ def test_learning_rows_hold_nothing_of_test(main):
     assert len(prepared.learning_rows(learning)) == len(learning)
 
 
-def test_candidate_table(main, gappy_bars):
-    events = outputs.candidate_table(main, gappy_bars)
+def test_candidate_table(main):
+    events = outputs.candidate_table(main)
     assert len(events) == main["is_candidate"].sum()
     for event in events.sample(40, random_state=1).itertuples():
-        row, following = main.iloc[event.row], main.iloc[event.row + 1]
+        row = main.iloc[event.row]
         assert event.close_utc == row["close_utc"]
         assert event.split == row["split"]
-        assert event.entry == following["open"]
         assert event.label_end_utc == row["session_close_utc"]
 
 
@@ -191,7 +190,7 @@ def test_what_is_written_does_not_depend_on_the_chunks(tmp_path, write, main, bu
     expected = regime_of(built, rows, gappy_bars, codes, settings.features.window_regime)
     for found, wanted in zip(regime, expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
-    pd.testing.assert_frame_equal(events, outputs.candidate_table(main, gappy_bars), check_exact=True)
+    pd.testing.assert_frame_equal(events, outputs.candidate_table(main), check_exact=True)
     for chunk_rows in (97, 1000, 10_000):
         again = tmp_path / f"{chunk_rows}.parquet"
         other, others = write(again, chunk_rows)

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from algospace.data.bars import PRICES
+from algospace.data.bars import PRICES, assign_sessions, from_ms
+from algospace.data.sessions import sessions, slots
 from algospace.features import table
 
 NONSENSE = ("permuted", "scaled", "constant")
@@ -51,7 +52,7 @@ def cuts(bars: pd.DataFrame) -> list[int]:
     """Random lengths and the ticklish ones: the first bars, and around a session's end."""
     ends = np.flatnonzero(np.diff(bars["session_id"].to_numpy())) + 1
     ticklish = [1, 2, 5, 6, 7, *(int(ends[i]) + d for i in (1, 5, 9) for d in (-1, 0, 1))]
-    return ticklish + np.random.default_rng(11).integers(8, len(bars), 190).tolist()
+    return ticklish + np.random.default_rng(11).integers(8, len(bars), 200).tolist()
 
 
 def test_first_bars_give_first_rows(build, fewer):
@@ -179,6 +180,76 @@ def test_half_hours_are_made_of_their_own_bars(gappy, gappy_bars):
         assert half["close"] == inside["close"].iloc[-1]
         assert half["volume"] == inside["volume"].sum()
         assert set(inside["session_id"]) == {half["session_id"]}
+
+
+def raised_by_hand(found: table.FeatureTable, name: str) -> dict[int, int]:
+    """Row of the first traded bar of its session that sees a half hour as the newest -> that half hour's signal."""
+    expected = {}
+    for number, signal in enumerate(found.m30[f"{name}_signal"]):
+        sees = (found.m5["m30_row"] == number) & ~found.m5["is_synthetic"]
+        sees &= found.m5["session_id"] == found.m30["session_id"].iloc[number]
+        if signal and sees.any():
+            expected[int(np.flatnonzero(sees)[0])] = int(signal)
+    return expected
+
+
+@pytest.mark.parametrize("name", ["mlmi", "nwrqk"])
+def test_a_half_hour_is_news_at_the_first_traded_bar_that_sees_it(gappy, name):
+    signal = gappy.m5[f"{name}_sig"]
+    rows = np.flatnonzero(signal)
+    assert dict(zip(rows.tolist(), signal.iloc[rows].tolist(), strict=True)) == raised_by_hand(gappy, name)
+    late = gappy.m5["m30_close_utc"].iloc[rows] < gappy.m5["close_utc"].iloc[rows]
+    assert 0 < late.sum() < len(rows) / 10, "where the closing bar is missing"
+
+
+def test_nothing_fires_on_a_filled_bar(gappy):
+    filled = gappy.m5[gappy.m5["is_synthetic"]]
+    assert len(filled) > 100
+    for name in ("mlmi_sig", "nwrqk_sig", "fvg_sig", "gate1_type", "candidate_direction"):
+        assert (filled[name] == 0).all(), name
+
+
+def test_the_half_hour_before_a_pause_is_news_after_it(settings, fitted_state):
+    """ES paused from 15:15 to 15:30 Chicago: the half hour 15:00 closes at 15:30, the next bar at 15:35."""
+    laid = slots(sessions("CME Globex Equity", "2020-03-02", "2020-05-29"), 5).start_ms
+    rng = np.random.default_rng(0)
+    close = np.round(3000 * np.exp(np.cumsum(6e-4 * rng.standard_normal(laid.size))) * 4) / 4
+    raw = pd.DataFrame({"start_utc": from_ms(laid), "open": np.r_[close[:1], close[:-1]], "close": close})
+    raw["high"], raw["low"] = raw[["open", "close"]].max(axis=1) + 0.25, raw[["open", "close"]].min(axis=1) - 0.25
+    bars = assign_sessions(raw.assign(volume=100.0), "CME Globex Equity", 5)
+    found = table.build(bars, settings.contract, settings.indicators, settings.gate1, fitted_state.reference)
+    clock = found.m5["close_utc"].dt.tz_convert("America/Chicago").dt.strftime("%H:%M")
+    assert (found.m5["nwrqk_sig"][clock == "15:35"] != 0).sum() >= 3
+    for name in ("mlmi", "nwrqk"):
+        signal = found.m5[f"{name}_sig"]
+        assert dict(zip(np.flatnonzero(signal), signal[signal != 0], strict=True)) == raised_by_hand(found, name)
+    first_after = np.flatnonzero(clock == "15:35")
+    made = found.m5["fvg_created"].to_numpy()
+    assert (made[np.concatenate([first_after, first_after + 1])] == 0).all(), "no gap has the pause inside"
+    assert (made != 0).any()
+
+
+def test_small_memories_forget_the_same(settings, fitted_state, fewer):
+    """Prefixes where every memory is shorter than the market: sessions, points, slopes and gaps are forgotten."""
+    i = settings.indicators
+    small = i.model_copy(
+        update={
+            "lvn": i.lvn.model_copy(update={"window_sessions": 2}),
+            "mlmi": i.mlmi.model_copy(update={"max_points": 20}),
+            "nwrqk": i.nwrqk.model_copy(update={"slope_window": 40}),
+            "fvg": i.fvg.model_copy(update={"max_age": 9}),
+        }
+    )
+    bars = fewer.iloc[:2500]
+
+    def make(part):
+        return table.build(part, settings.contract, small, settings.gate1, fitted_state.reference)
+
+    whole = make(bars)
+    for n in np.random.default_rng(4).integers(8, len(bars), 60):
+        part = make(bars.iloc[:n])
+        same_bits(part.m5, whole.m5.iloc[:n])
+        same_bits(part.m30, whole.m30.iloc[: len(part.m30)])
 
 
 @pytest.mark.parametrize("name", ["mlmi", "nwrqk"])
