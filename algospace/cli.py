@@ -91,7 +91,7 @@ def _params(arguments: argparse.Namespace) -> None:
     from algospace.mrms import MRMSParams
     from algospace.pipeline.config import SECTIONS, RuntimeParams, load_params
     from algospace.policy.evaluation import ExportParams
-    from algospace.rde import RDEParams
+    from algospace.rde.params import RDEParams
     from algospace.synergy import Gate1Params
 
     owners = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from algospace import agents, artefacts, mrms, rde, report
+from algospace import agents, artefacts, mrms, report
 from algospace.consensus import Calibration
 from algospace.data import bars as bars_module
 from algospace.data.splits import TEST
@@ -15,6 +15,7 @@ from algospace.pipeline.config import RuntimeParams, load_params
 from algospace.pipeline.settings import load_settings
 from algospace.policy import bundle, evaluation
 from algospace.policy.decide import Policy, decide
+from algospace.rde import model as regime_model
 
 MAIN = Path("data/prepared/main_training_data.parquet")
 FITTED = Path("data/prepared/fitted.safetensors")
@@ -44,7 +45,7 @@ def main() -> None:
     trained = Policy(
         settings,
         Fitted.from_tensors(artefacts.read_tensors(FITTED)[0]),
-        rde.load(*artefacts.read_tensors(REGIME_MODEL)),
+        regime_model.load(*artefacts.read_tensors(REGIME_MODEL)),
         mrms.load(*artefacts.read_tensors(RISK_MODEL)),
         agents.load(weights, header["team"]),
         Calibration(**header["calibration"]),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from algospace import artefacts, nets, rde
+from algospace import artefacts, nets
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared
 from algospace.features.params import FeatureParams
@@ -14,6 +14,10 @@ from algospace.pipeline import stage
 from algospace.pipeline.config import RuntimeParams, load_params
 from algospace.pipeline.curves import write_curves
 from algospace.pipeline.training_state import training_state
+from algospace.rde import figures
+from algospace.rde import model as regime_model
+from algospace.rde.fit import evaluate, fit
+from algospace.rde.params import RDEParams
 
 ROWS = Path("data/prepared/rde_training_data.h5")
 MODEL = Path("models/rde/rde.safetensors")
@@ -26,7 +30,7 @@ def main() -> None:
     """Fit on train, stop on select, quote on report, encode every close."""
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
-    params = load_params("rde", rde.RDEParams)
+    params = load_params("rde", RDEParams)
     length = load_params("features", FeatureParams).window_regime
     stage.make_deterministic(runtime, seed)
 
@@ -37,7 +41,7 @@ def main() -> None:
         return prepared.gather(table.rows, ends, length)
 
     with training_state("rde") as state:
-        model, fit = rde.fit(
+        model, run = fit(
             lambda chosen: cut(train[chosen]),
             len(train),
             cut(select),
@@ -46,17 +50,17 @@ def main() -> None:
             state,
             state.resumed,
         )
-        vectors = rde.encode(model.cpu(), cut, table.window_end)
+        vectors = regime_model.encode(model.cpu(), cut, table.window_end)
 
         artefacts.write_tensors(MODEL, nets.arrays(model), model.config)
         frame = pd.DataFrame(vectors, columns=[f"regime_{i}" for i in range(vectors.shape[1])])
         close = pd.to_datetime(table.close_utc[table.window_end], unit="ms", utc=True).as_unit("ms")
         frame.insert(0, "close_utc", close)
         artefacts.write_parquet(VECTORS, frame)
-        quality = rde.quality(model, cut(report), np.nanmean(table.rows[train], axis=0))
-        counts = {"train_windows": len(train), "best_epoch": fit.best_epoch, "epochs": len(fit.history)}
-        artefacts.write_json(METRICS, rounded(counts | quality | rde.evaluate(model, cut(report), params)))
-        write_curves(CURVES, fit.history)
+        quality = figures.quality(model, cut(report), np.nanmean(table.rows[train], axis=0))
+        counts = {"train_windows": len(train), "best_epoch": run.best_epoch, "epochs": len(run.history)}
+        artefacts.write_json(METRICS, rounded(counts | quality | evaluate(model, cut(report), params)))
+        write_curves(CURVES, run.history)
 
 
 if __name__ == "__main__":

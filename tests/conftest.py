@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from algospace import mrms, rde, synthetic
+from algospace import mrms, synthetic
 from algospace.consensus import Calibration, MARLParams
 from algospace.data import contracts
 from algospace.data.bars import fill_gaps
@@ -19,6 +19,7 @@ from algospace.market import MarketParams
 from algospace.pipeline.config import load_params
 from algospace.policy import exams
 from algospace.policy.decide import Policy, Settings
+from algospace.rde.model import RegimeVAE
 from algospace.synergy import Gate1Params
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +112,7 @@ def _policy(settings, fitted_state, section):
     torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
     grid = section("mrms", mrms.MRMSParams)
-    regime = rde.RegimeVAE(
+    regime = RegimeVAE(
         len(REGIME["mmd12"]), settings.features.window_regime, patch=4, d_model=16, n_heads=2, n_layers=1, d_ff=16,
         latent_dim=LATENT, dropout=0.1,
     )  # fmt: skip

@@ -20,7 +20,8 @@ ORDER = (
     "synergy", "signals", "synthetic", "planted",
     "features.params", "features.prepared", "features.table", "features.census", "features.fitted", "features.windows",
     "features.health", "features.outputs",
-    "market", "performance", "nets", "training", "rde", "mrms", "env", "agents", "mappo", "consensus",
+    "market", "performance", "nets", "training",
+    "rde.params", "rde.model", "rde.fit", "rde.figures", "mrms", "env", "agents", "mappo", "consensus",
     "policy.simulation", "policy.decide", "policy.exams", "policy.bundle", "pictures", "report", "policy.evaluation",
 )  # fmt: skip
 PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings")
@@ -92,7 +93,7 @@ def test_imports_run_one_way(module):
         above |= set(ORDER)
     if module.startswith("pipeline."):
         above |= {f"pipeline.{name}" for name in PIPELINE[: PIPELINE.index(module.split(".")[1])]}
-    packages = {"", "data", "indicators", "features", "policy", "pipeline"}
+    packages = {"", "data", "indicators", "features", "rde", "policy", "pipeline"}
     used = {name.removeprefix("algospace").removeprefix(".") for name in imports(source(f"algospace.{module}"))}
     assert used - packages <= above, f"{module} imports {sorted(used - packages - above)}"
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from algospace import agents, mrms, nets, rde
+from algospace import agents, mrms, nets
 from algospace.consensus import MARLParams
 from algospace.pipeline.config import load_params
+from algospace.rde.model import RegimeVAE
+from algospace.rde.params import RDEParams
 
 FILE = Path(__file__).parents[1] / "params.yaml"
 ROWS = nets.INFERENCE_ROWS
@@ -103,9 +105,9 @@ def test_without_dropout_a_mask_is_one():
 
 
 def regime_vae():
-    params = load_params("rde", rde.RDEParams, FILE)
+    params = load_params("rde", RDEParams, FILE)
     arch = {k: getattr(params, k) for k in ("patch", "d_model", "n_heads", "n_layers", "d_ff", "latent_dim", "dropout")}
-    return rde.RegimeVAE(12, 96, **arch), [(96, 12)]
+    return RegimeVAE(12, 96, **arch), [(96, 12)]
 
 
 def risk_net():

@@ -11,10 +11,14 @@ from torch import nn
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as reference_kl
 
-from algospace import nets, rde
+from algospace import nets
 from algospace.errors import InputError
 from algospace.pipeline.config import load_params
-from algospace.rde import RDEParams, RegimeVAE
+from algospace.rde import figures
+from algospace.rde import fit as fitting
+from algospace.rde import model as rde
+from algospace.rde.model import RegimeVAE
+from algospace.rde.params import RDEParams
 
 DEFAULT = load_params("rde", RDEParams, Path(__file__).parents[1] / "params.yaml")
 SMALL = {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_ff": 32, "latent_dim": 3, "dropout": 0.1}
@@ -48,7 +52,7 @@ def toy(n, seed=0, window=16, features=3):
 
 
 def fit(run, train, validation, on_step=lambda step, snapshot: None, resumed=None):
-    return rde.fit(lambda chosen: train[chosen], len(train), validation, run, "cpu", on_step, resumed)
+    return fitting.fit(lambda chosen: train[chosen], len(train), validation, run, "cpu", on_step, resumed)
 
 
 # The loss
@@ -91,7 +95,7 @@ def test_beta_warms_up(monkeypatch):
         seen.append((beta, free_bits))
         return loss(x, reconstruction, mu, logvar, beta, free_bits)
 
-    monkeypatch.setattr(rde, "elbo_loss", spy)
+    monkeypatch.setattr(fitting, "elbo_loss", spy)
     torch.manual_seed(0)
     fit(params(beta=0.6, beta_warmup_epochs=2, epochs=4, free_bits=0.3), toy(48), toy(8, 1))
     assert [beta for beta, _ in seen] == pytest.approx([0.2] * 3 + [0.4] * 3 + [0.6] * 6)
@@ -157,9 +161,9 @@ def test_it_overfits_windows_of_low_rank():
         beta=0.0, dropout=0.0, epochs=120, samples_per_epoch=64, batch_size=16, learning_rate=1e-2, weight_decay=0.0
     )
     model, found = fit(run, windows, windows)
-    figures = rde.quality(model, windows, windows.mean((0, 1)))
-    assert figures["reconstruction_r2"] > 0.95
-    assert figures["active_units"] >= 2
+    judged = figures.quality(model, windows, windows.mean((0, 1)))
+    assert judged["reconstruction_r2"] > 0.95
+    assert judged["active_units"] >= 2
     assert found.history[-1]["validation/loss"] < found.history[0]["validation/loss"] / 10
 
 
@@ -221,16 +225,16 @@ def test_windows_that_are_not_finite_are_refused(bad):
 def test_evaluate_draws_no_random_numbers():
     model, windows = small_model(), toy(40)
     before = torch.get_rng_state()
-    first = rde.evaluate(model, windows, params())
+    first = fitting.evaluate(model, windows, params())
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(99)
-    assert rde.evaluate(model, windows, params()) == first
+    assert fitting.evaluate(model, windows, params()) == first
 
 
 def test_evaluate_is_the_mean_over_all_windows():
     model, windows = small_model(), toy(40)  # batches of 16, 16 and 8
     run = params(beta=0.5)
-    found = rde.evaluate(model, windows, run)
+    found = fitting.evaluate(model, windows, run)
     with torch.no_grad():
         x = torch.from_numpy(windows)
         mu, logvar = model.encode(x)
@@ -244,7 +248,7 @@ def test_evaluate_is_the_mean_over_all_windows():
 def test_quality_by_hand():
     model, windows = small_model(), toy(10)
     mean = np.array([0.1, -0.2, 0.3])
-    found = rde.quality(model, windows, mean)
+    found = figures.quality(model, windows, mean)
     with torch.no_grad():
         x = torch.from_numpy(windows)
         mu, _ = model.encode(x)

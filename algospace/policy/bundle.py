@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from algospace import agents, artefacts, market, mrms, nets, rde
+from algospace import agents, artefacts, market, mrms, nets
 from algospace.consensus import Calibration, Gate2Params
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
@@ -22,6 +22,7 @@ from algospace.features.params import FeatureParams
 from algospace.features.table import SIDE
 from algospace.indicators.params import IndicatorParams
 from algospace.policy.decide import Policy, Settings
+from algospace.rde import model as regime_model
 from algospace.synergy import Gate1Params
 
 # What building a policy out of forged content may raise (pydantic's and our own errors are ValueErrors).
@@ -130,7 +131,7 @@ def load(directory: Path) -> tuple[Policy, dict[str, Any]]:
         policy = Policy(
             Settings(**settings, seed=_count(manifest, "seed", 0), threads=_count(manifest, "threads", 1)),
             Fitted.from_tensors(tensors["fitted.safetensors"][0]),
-            rde.load(*tensors["rde.safetensors"]),
+            regime_model.load(*tensors["rde.safetensors"]),
             mrms.load(*tensors["mrms.safetensors"]),
             agents.load(*tensors["marl.safetensors"]),
             Calibration(float(manifest["calibration"]["slope"]), float(manifest["calibration"]["intercept"])),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from algospace import agents, consensus, env, market, mrms, rde
+from algospace import agents, consensus, env, market, mrms
 from algospace.consensus import Calibration, Consensus, Gate2Params
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
@@ -21,6 +21,7 @@ from algospace.features.params import FeatureParams
 from algospace.features.windows import Rows
 from algospace.indicators.params import IndicatorParams
 from algospace.policy.simulation import Order, Simulation, simulate
+from algospace.rde.model import RegimeVAE, encode
 from algospace.synergy import Gate1Params
 
 Record = dict[str, Any]
@@ -45,7 +46,7 @@ class Policy(NamedTuple):
 
     settings: Settings
     fitted: Fitted
-    rde: rde.RegimeVAE
+    rde: RegimeVAE
     mrms: mrms.RiskNet
     team: agents.Team
     calibration: Calibration
@@ -96,13 +97,13 @@ def synergy_rows(m5: pd.DataFrame) -> np.ndarray:
     return np.flatnonzero(m5["gate1_type"].to_numpy() != 0)
 
 
-def regimes(model: rde.RegimeVAE, rows: Rows, ends: np.ndarray, params: FeatureParams) -> np.ndarray:
+def regimes(model: RegimeVAE, rows: Rows, ends: np.ndarray, params: FeatureParams) -> np.ndarray:
     """Regime vectors (len(ends), latent) of the newest closed 30-minute bar at each 5-minute row."""
 
     def cut(m30_rows: np.ndarray) -> np.ndarray:
         return prepared.gather(rows.regime, m30_rows, params.window_regime)
 
-    return rde.encode(model, cut, rows.m30_row[ends])
+    return encode(model, cut, rows.m30_row[ends])
 
 
 def replay(

@@ -15,7 +15,7 @@ from algospace.mrms import MRMSParams
 from algospace.pipeline import config
 from algospace.pipeline.config import RuntimeParams, load_params
 from algospace.pipeline.profiles import load_profile, profiles, switch_profile
-from algospace.rde import RDEParams
+from algospace.rde.params import RDEParams
 from algospace.synergy import Gate1Params
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"

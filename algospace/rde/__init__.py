@@ -1,0 +1,1 @@
+"""The regime detection engine."""

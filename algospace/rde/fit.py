@@ -1,0 +1,75 @@
+"""Fit the regime network on windows of train and judge it on windows it has not seen."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from algospace import training
+from algospace.errors import InputError
+from algospace.rde.model import RegimeVAE, elbo_loss, kl_divergence, reparameterize
+from algospace.rde.params import RDEParams
+
+
+def fit(
+    train: Callable[[np.ndarray], np.ndarray],
+    n_train: int,
+    validation: np.ndarray,
+    params: RDEParams,
+    device: str,
+    on_step: training.OnStep,
+    resumed: dict[str, Any] | None,
+) -> tuple[RegimeVAE, training.Fit]:
+    """Train on windows drawn from train, stop early on validation, return the model of the best epoch.
+
+    Parameters
+    ----------
+    train
+        Indices (k,) below ``n_train`` -> windows (k, window, features) float32.
+    validation
+        Windows (m, window, features) of the selecting half of validation.
+    on_step, resumed
+        Saver of the training state and the state to go on from.
+
+    Raises
+    ------
+    InputError
+        When there are no windows, or a window or the loss is not finite.
+    """
+    if n_train < 2 or len(validation) < 2:
+        raise InputError(f"rde: expected windows in train and in select, found {n_train} and {len(validation)}")
+    if not np.isfinite(validation).all():
+        raise InputError("rde: expected finite windows in select, found NaN or inf")
+    arch = {k: getattr(params, k) for k in ("patch", "d_model", "n_heads", "n_layers", "d_ff", "latent_dim", "dropout")}
+    model = RegimeVAE(validation.shape[2], validation.shape[1], **arch).to(device)
+
+    def draw() -> Tensor:
+        return torch.randperm(n_train)[: params.optimizer.samples_per_epoch]
+
+    def loss(chosen: Tensor, epoch: int) -> Tensor:
+        beta = params.beta * min(1.0, (epoch + 1) / (params.beta_warmup_epochs + 1))
+        x = torch.from_numpy(train(chosen.cpu().numpy())).to(device)
+        mu, logvar = model.encode(x)
+        return elbo_loss(x, model.decode(reparameterize(mu, logvar)), mu, logvar, beta, params.free_bits)
+
+    def validate() -> dict[str, float]:
+        return evaluate(model, validation, params)
+
+    return model, training.fit("rde", model, draw, loss, validate, params.optimizer, on_step, resumed)
+
+
+@torch.no_grad()
+def evaluate(model: RegimeVAE, windows: np.ndarray, params: RDEParams) -> dict[str, float]:
+    """Mean squared error, KL (nats per window) and loss at full beta, from mu: nothing is sampled."""
+    device = next(model.parameters()).device
+    error = kl = 0.0
+    for start in range(0, len(windows), params.optimizer.batch_size):
+        x = torch.from_numpy(windows[start : start + params.optimizer.batch_size]).to(device)
+        mu, logvar = model.encode(x)
+        error += F.mse_loss(model.decode(mu), x).item() * len(x)
+        kl += kl_divergence(mu, logvar).sum().item()
+    error, kl = error / len(windows), kl / len(windows)
+    return {"loss": error + params.beta * kl, "mse": error, "kl": kl}
