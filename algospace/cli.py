@@ -89,7 +89,8 @@ def _params(arguments: argparse.Namespace) -> None:
     from algospace.indicators.params import IndicatorParams
     from algospace.market import MarketParams
     from algospace.mrms import MRMSParams
-    from algospace.pipeline.config import SECTIONS, RuntimeParams, load_params
+    from algospace.params import RuntimeParams
+    from algospace.pipeline.config import SECTIONS, load_params
     from algospace.policy.evaluation import ExportParams
     from algospace.rde.params import RDEParams
     from algospace.synergy import Gate1Params

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from algospace import market, nets, training
 from algospace.errors import InputError
-from algospace.params import Params
+from algospace.params import Params, RuntimeParams
 
 CONTEXT = (
     "type_1", "type_2", "type_3", "type_4", "with_signal", "strength_mlmi", "strength_nwrqk", "strength_fvg",
@@ -198,15 +198,17 @@ def fit(
     validation: tuple[np.ndarray, np.ndarray],
     n_units: int,
     params: MRMSParams,
-    device: str,
-    on_step: training.OnStep,
-    resumed: dict[str, Any] | None,
+    runtime: RuntimeParams,
+    seed: int,
+    saver: training.Saver,
 ) -> tuple[RiskNet, training.Fit]:
     """Train on contexts (events, 2, n) and outcomes (events, 2, stops, rewards), in time order.
 
     A batch is a run of consecutive events, each seen from one side, so that the Sortino of a batch is that of a
-    stretch of time. Raises `InputError` when there is nothing to train on.
+    stretch of time: it is no mean over samples, so it is never cut. ``seed`` is that of every random number, the first
+    weights included. Raises `InputError` when there is nothing to train on.
     """
+    device = runtime.device
     if len(train[0]) < 2 or len(validation[0]) < 2:
         raise InputError(
             f"mrms: expected candidates in train and in select, found {len(train[0])} and {len(validation[0])}"
@@ -215,6 +217,7 @@ def fit(
     x_val, r_val = (torch.from_numpy(array).flatten(0, 1).to(device) for array in validation)
     if not torch.isfinite(x).all() or not torch.isfinite(x_val).all():
         raise InputError("mrms: expected finite contexts, found NaN or inf")
+    torch.manual_seed(seed)
     model = RiskNet(
         x.shape[-1],
         params.hidden_dim,
@@ -229,13 +232,14 @@ def fit(
     )
     batch = min(params.optimizer.batch_size, len(x))
 
-    def draw() -> Tensor:
-        starts = torch.randint(0, len(x) - batch + 1, (max(1, params.optimizer.samples_per_epoch // batch),))
+    def draw(generator: torch.Generator) -> Tensor:
+        count = max(1, params.optimizer.samples_per_epoch // batch)
+        starts = torch.randint(0, len(x) - batch + 1, (count,), generator=generator)
         events = (starts[:, None] + torch.arange(batch)).flatten()
-        return 2 * events + torch.randint(0, 2, events.shape)
+        return 2 * events + torch.randint(0, 2, events.shape, generator=generator)
 
-    def loss(chosen: Tensor, epoch: int) -> Tensor:
-        event, side = chosen // 2, chosen % 2
+    def loss(chosen: Tensor, noise: Tensor, epoch: int) -> Tensor:
+        event, side = (part.to(device) for part in (chosen // 2, chosen % 2))
         units, stop, target = model(x[event, side])
         return risk_loss(units, stop, target, r[event, side], stops, rewards, params)[0]
 
@@ -245,7 +249,7 @@ def fit(
         return {"loss": value.item(), "sortino": sortino.item()}
 
     run = params.optimizer.model_copy(update={"batch_size": batch})
-    return model, training.fit("mrms", model, draw, loss, validate, run, on_step, resumed)
+    return model, training.fit("mrms", model, draw, loss, validate, run, runtime, seed, saver)
 
 
 def propose(model: RiskNet, contexts: np.ndarray) -> Proposal:

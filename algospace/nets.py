@@ -112,15 +112,3 @@ def restore(module: nn.Module, tensors: dict[str, np.ndarray]) -> None:
     """Load the weights that `arrays` gave and freeze the module."""
     module.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
     module.eval().requires_grad_(False)
-
-
-def rng_state() -> list[Tensor]:
-    """States of torch's generators: the CPU's, then every CUDA device's."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
-
-
-def set_rng_state(states: list[Tensor]) -> None:
-    """Go on from `rng_state`."""
-    torch.set_rng_state(states[0])
-    if len(states) > 1:
-        torch.cuda.set_rng_state_all(states[1:])

@@ -2,21 +2,23 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from algospace import nets
+from algospace import distributed
 from algospace.errors import InputError
-from algospace.params import Params
+from algospace.gradient import ORDER, Gradient, free_memory, generator
+from algospace.params import Params, RuntimeParams
 
 History = list[dict[str, float]]
+State = dict[str, Any]
 # A saver of training states: called after every optimiser step with the step and a function that makes the state.
-OnStep = Callable[[int, Callable[[], dict[str, Any]]], None]
+OnStep = Callable[[int, Callable[[], State]], None]
 
 
 class OptimizerParams(Params):
@@ -32,6 +34,50 @@ class OptimizerParams(Params):
     min_delta: float = Field(ge=0)
 
 
+class AccumulatingParams(OptimizerParams):
+    """For a loss that is a mean over samples: its batches may be cut."""
+
+    accumulation: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _a_part_holds_a_sample(self) -> Self:
+        if self.accumulation > self.batch_size:
+            raise ValueError(
+                f"expected accumulation of at most batch_size ({self.batch_size}), found {self.accumulation}"
+            )
+        return self
+
+
+class Saver(Protocol):
+    """Keeps the state of a run; ``resumed`` is the one to go on from, None for a fresh start."""
+
+    resumed: State | None
+
+    def __call__(self, step: int, snapshot: Callable[[], State]) -> None:
+        """Hear of every optimiser step; ``snapshot`` makes the state."""
+
+    def epoch_ended(self, epoch: int) -> None:
+        """Hear of every epoch, by its number."""
+
+    def ended(self, step: int, snapshot: Callable[[], State]) -> None:
+        """Save the final state, so that what is finished is not trained again."""
+
+
+class Unsaved:
+    """The saver of a run that starts anew after a kill."""
+
+    resumed: State | None = None
+
+    def __call__(self, step: int, snapshot: Callable[[], State]) -> None:
+        """Save nothing."""
+
+    def epoch_ended(self, epoch: int) -> None:
+        """Note nothing."""
+
+    def ended(self, step: int, snapshot: Callable[[], State]) -> None:
+        """Save nothing."""
+
+
 class Fit(NamedTuple):
     """What a training run leaves beside the model, which holds the best weights."""
 
@@ -42,12 +88,15 @@ class Fit(NamedTuple):
 def fit(
     name: str,
     model: nn.Module,
-    draw: Callable[[], Tensor],
-    loss: Callable[[Tensor, int], Tensor],
-    validate: Callable[[], dict[str, float]],
+    draw: Callable[[torch.Generator], Tensor],
+    loss: distributed.Loss,
+    validate: Callable[[], dict[str, float]] | None,
     params: OptimizerParams,
-    on_step: OnStep,
-    resumed: dict[str, Any] | None,
+    runtime: RuntimeParams,
+    seed: int,
+    saver: Saver,
+    accumulation: int | None = None,
+    noise: int = 0,
 ) -> Fit:
     """Train ``model`` in place and leave the weights of its best epoch in it.
 
@@ -56,73 +105,97 @@ def fit(
     name
         For the progress bar and the messages.
     draw
-        Sample indices of one epoch, in the order they are used; may draw from torch's generator.
+        Sample indices of one epoch, in the order they are used; draws from the generator it is given only.
     loss
-        (indices of a batch, epoch) -> scalar loss; the model is in training mode.
+        (indices, noise, epoch) -> scalar loss of these samples; the model is in training mode.
     validate
-        Named scalars of the validation set; ``"loss"`` decides. Must draw nothing.
-    on_step, resumed
-        Saver of the training state and the state to go on from: a resumed run ends with the same bytes.
+        Named scalars of the validation set; ``"loss"`` decides. Must draw nothing. None trains all epochs and keeps
+        the last weights.
+    seed
+        Of the order, the noise and the dropout masks; the first weights are those the model came with.
+    saver
+        Keeps the training state: a resumed run ends with the same bytes, a finished one returns at once.
+    accumulation, noise
+        As `Gradient` takes them.
 
     Raises
     ------
     InputError
-        When the loss is not finite.
+        When the loss is not finite, or memory is too small.
     """
-    device = next(model.parameters()).device
+    gradient = Gradient(name, model, loss, runtime, seed, accumulation, noise)
     optimizer = torch.optim.AdamW(model.parameters(), params.learning_rate, weight_decay=params.weight_decay)
-    state: dict[str, Any] = resumed or {
-        "epoch": 0, "batch": 0, "step": 0, "best": None, "best_epoch": -1, "history": [], "losses": [],
-        "order": draw(), "best_model": weights(model),
+    state: State = saver.resumed or {
+        "epoch": 0, "batch": 0, "step": 0, "parts": gradient.parts, "best": None, "best_epoch": -1, "history": [],
+        "losses": [], "best_model": weights(model),
     }  # fmt: skip
-    batches = math.ceil(len(state["order"]) / params.batch_size)
+    order = draw(generator(seed, ORDER, state["epoch"]))
+    batches = math.ceil(len(order) / params.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, params.epochs * batches)
-    if resumed:
+    if saver.resumed:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        nets.set_rng_state(state["rng"])
+        gradient.parts = state["parts"]
 
-    def snapshot() -> dict[str, Any]:
-        return state | {
-            "model": weights(model), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
-            "rng": nets.rng_state(),
-        }  # fmt: skip
+    def snapshot() -> State:
+        trained = {"model": weights(model), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+        return state | trained | {"parts": gradient.parts}
 
-    progress = tqdm(total=params.epochs, desc=name, unit="epoch", initial=state["epoch"], disable=None)
+    progress = tqdm(
+        total=params.epochs,
+        desc=name,
+        unit="epoch",
+        initial=state["epoch"],
+        disable=None if distributed.leads() else True,
+    )
     while state["epoch"] < params.epochs and state["epoch"] - max(state["best_epoch"], 0) <= params.patience:
         model.train()
         while state["batch"] < batches:
-            chosen = state["order"][state["batch"] * params.batch_size :][: params.batch_size]
-            value = loss(chosen.to(device), state["epoch"])
-            if not torch.isfinite(value):
-                raise InputError(f"{name}: expected a finite loss, found {value.item()} at step {state['step']}")
-            optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
+            chosen = order[state["batch"] * params.batch_size :][: params.batch_size]
+            value = gradient(chosen, state["step"], state["epoch"])
+            if not math.isfinite(value):
+                raise InputError(f"{name}: expected a finite loss, found {value} at step {state['step']}")
             nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm)
             optimizer.step()
             schedule.step()
-            state["losses"].append(value.item())
+            state["losses"].append(value)
             state["batch"] += 1
             state["step"] += 1
-            on_step(state["step"], snapshot)
-        model.eval()
-        with torch.no_grad():
-            judged = validate()
-        if not math.isfinite(judged["loss"]):
-            raise InputError(f"{name}: expected a finite validation loss, found {judged['loss']}")
-        state["history"].append(
-            {"train/loss": float(np.mean(state["losses"]))} | {f"validation/{k}": v for k, v in judged.items()}
-        )
-        if state["best"] is None or judged["loss"] < state["best"] - params.min_delta:
-            state |= {"best": judged["loss"], "best_epoch": state["epoch"], "best_model": weights(model)}
-        state |= {"epoch": state["epoch"] + 1, "batch": 0, "losses": [], "order": draw()}
-        progress.set_postfix(validation=f"{judged['loss']:.4f}")
+            if runtime.clear_memory_interval and state["step"] % runtime.clear_memory_interval == 0:
+                free_memory()
+            saver(state["step"], snapshot)
+        row = {"train/loss": float(np.mean(state["losses"]))}
+        improved = validate is None
+        if validate is not None:
+            judged = _judge(name, model, validate)
+            row |= {f"validation/{k}": v for k, v in judged.items()}
+            improved = state["best"] is None or judged["loss"] < state["best"] - params.min_delta
+            if improved:
+                state["best"] = judged["loss"]
+            progress.set_postfix(validation=f"{judged['loss']:.4f}")
+        if improved:
+            state |= {"best_epoch": state["epoch"], "best_model": weights(model)}
+        state["history"].append(row)
+        saver.epoch_ended(state["epoch"])
+        state |= {"epoch": state["epoch"] + 1, "batch": 0, "losses": []}
+        order = draw(generator(seed, ORDER, state["epoch"]))
         progress.update()
     progress.close()
+    saver.ended(state["step"], snapshot)
     model.load_state_dict(state["best_model"])
     model.eval()
     return Fit(state["history"], state["best_epoch"])
+
+
+@torch.no_grad()
+def _judge(name: str, model: nn.Module, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Validate; every process takes the leader's figures, so that all stop at the same epoch."""
+    model.eval()
+    judged = {key: distributed.from_leader(value) for key, value in validate().items()}
+    if not math.isfinite(judged["loss"]):
+        raise InputError(f"{name}: expected a finite validation loss, found {judged['loss']}")
+    return judged
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

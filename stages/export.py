@@ -10,8 +10,9 @@ from algospace.consensus import Calibration
 from algospace.data import bars as bars_module
 from algospace.data.splits import TEST
 from algospace.features.fitted import Fitted
+from algospace.params import RuntimeParams
 from algospace.pipeline import provenance, stage
-from algospace.pipeline.config import RuntimeParams, load_params
+from algospace.pipeline.config import load_params
 from algospace.pipeline.settings import load_settings
 from algospace.policy import bundle, evaluation
 from algospace.policy.decide import Policy, decide

@@ -8,9 +8,10 @@ from algospace import artefacts, consensus, env, mappo, mrms, nets
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared, windows
 from algospace.features.fitted import Fitted
+from algospace.params import RuntimeParams
 from algospace.performance import rounded
 from algospace.pipeline import stage
-from algospace.pipeline.config import RuntimeParams, load_params
+from algospace.pipeline.config import load_params
 from algospace.pipeline.curves import write_curves
 from algospace.pipeline.settings import load_settings
 from algospace.pipeline.training_state import training_state

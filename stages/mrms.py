@@ -7,9 +7,10 @@ import pandas as pd
 from algospace import artefacts, market, mrms, nets
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared
+from algospace.params import RuntimeParams
 from algospace.performance import rounded
 from algospace.pipeline import stage
-from algospace.pipeline.config import RuntimeParams, load_params
+from algospace.pipeline.config import load_params
 from algospace.pipeline.curves import write_curves
 from algospace.pipeline.training_state import training_state
 
@@ -43,9 +44,7 @@ def main() -> None:
         sets[code] = context, mrms.outcome_table(bars, chosen, costs, params, exchange.max_bars)
 
     with training_state("mrms") as state:
-        model, fit = mrms.fit(
-            sets[TRAIN], sets[SELECT], exchange.limits.max_units, params, runtime.device, state, state.resumed
-        )
+        model, fit = mrms.fit(sets[TRAIN], sets[SELECT], exchange.limits.max_units, params, runtime, seed, state)
         artefacts.write_tensors(MODEL, nets.arrays(model.cpu()), model.config)
         figures = mrms.figures(model, *sets[REPORT], sets[TRAIN][1], params)
         counts = {

@@ -1,4 +1,8 @@
-"""Stage 2 of 5: regime rows -> a Transformer-VAE fitted on train -> a regime vector for every 30-minute close."""
+"""Stage 2 of 5: regime rows -> a Transformer-VAE fitted on train -> a regime vector for every 30-minute close.
+
+Several processes share the training: ``torchrun --standalone --nproc-per-node=N -m stages.rde``, then
+``dvc commit rde`` (docs/scaling.md).
+"""
 
 from pathlib import Path
 
@@ -9,9 +13,10 @@ from algospace import artefacts, nets
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared
 from algospace.features.params import FeatureParams
+from algospace.params import RuntimeParams
 from algospace.performance import rounded
 from algospace.pipeline import stage
-from algospace.pipeline.config import RuntimeParams, load_params
+from algospace.pipeline.config import load_params
 from algospace.pipeline.curves import write_curves
 from algospace.pipeline.training_state import training_state
 from algospace.rde import figures
@@ -41,15 +46,9 @@ def main() -> None:
         return prepared.gather(table.rows, ends, length)
 
     with training_state("rde") as state:
-        model, run = fit(
-            lambda chosen: cut(train[chosen]),
-            len(train),
-            cut(select),
-            params,
-            runtime.device,
-            state,
-            state.resumed,
-        )
+        model, run = fit(lambda chosen: cut(train[chosen]), len(train), cut(select), params, runtime, seed, state)
+        if not stage.leads():
+            return
         vectors = regime_model.encode(model.cpu(), cut, table.window_end)
 
         artefacts.write_tensors(MODEL, nets.arrays(model), model.config)
@@ -64,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, scales=True)

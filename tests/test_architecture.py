@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 STAGES = ("prepare", "rde", "mrms", "marl", "export")
 # A module may import those above it only. `pipeline` and `cli` stand outside: stages and cli import the pipeline.
 ORDER = (
-    "errors", "params", "artefacts",
+    "errors", "params", "artefacts", "distributed",
     "data.contracts", "data.params", "data.sessions", "data.rolls", "data.bars", "data.continuous", "data.stamps",
     "data.quality", "data.columns", "data.csv_file", "data.parquet_file", "data.reader", "data.checks",
     "data.agreement", "data.auto", "data.sources", "data.splits", "data.download",
@@ -20,7 +20,7 @@ ORDER = (
     "synergy", "signals", "synthetic", "planted",
     "features.params", "features.prepared", "features.table", "features.census", "features.fitted", "features.windows",
     "features.health", "features.outputs",
-    "market", "performance", "nets", "training",
+    "market", "performance", "nets", "gradient", "training",
     "rde.params", "rde.model", "rde.fit", "rde.figures", "mrms", "env", "agents", "mappo", "consensus",
     "policy.simulation", "policy.decide", "policy.exams", "policy.bundle", "pictures", "report", "policy.evaluation",
 )  # fmt: skip
@@ -88,7 +88,7 @@ def test_every_module_has_its_place():
 
 @pytest.mark.parametrize("module", [*ORDER, *(f"pipeline.{name}" for name in PIPELINE)])
 def test_imports_run_one_way(module):
-    above = set(ORDER[: ORDER.index(module)]) if module in ORDER else {"errors", "params", "artefacts"}
+    above = set(ORDER[: ORDER.index(module)]) if module in ORDER else {"errors", "params", "artefacts", "distributed"}
     if module == "pipeline.settings":
         above |= set(ORDER)
     if module.startswith("pipeline."):

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from algospace import market, mrms, nets
+from algospace import market, mrms, nets, training
 from algospace.data.contracts import CONTRACTS
 from algospace.errors import InputError
 from algospace.mrms import CONTEXT, MRMSParams, Proposal, RiskNet
+from algospace.params import RuntimeParams
 from algospace.pipeline.config import load_params
 
 DEFAULT = load_params("mrms", MRMSParams, Path(__file__).parents[1] / "params.yaml")
@@ -38,8 +39,19 @@ def net(seed=0, n_context=6):
     return RiskNet(n_context, 16, UNITS, list(STOPS), list(REWARDS), 0.1)
 
 
-def fit(run, train, validation, on_step=lambda step, snapshot: None, resumed=None):
-    return mrms.fit(train, validation, UNITS, run, "cpu", on_step, resumed)
+RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
+
+
+class Watch(training.Unsaved):
+    def __init__(self, resumed=None):
+        self.resumed, self.states = resumed, {}
+
+    def __call__(self, step, snapshot):
+        self.states[step] = copy.deepcopy(snapshot())
+
+
+def fit(run, train, validation, saver=None, seed=0):
+    return mrms.fit(train, validation, UNITS, run, RUNTIME, seed, saver or training.Unsaved())
 
 
 # The loss
@@ -142,7 +154,6 @@ def planted(n, seed):
 
 
 def test_it_finds_a_planted_cell_and_sizes_it_up():
-    torch.manual_seed(0)
     run = params(epochs=30, samples_per_epoch=1024)
     model, found = fit(run, planted(600, 0), planted(200, 1))
     x, r = planted(300, 2)
@@ -158,7 +169,6 @@ def test_it_finds_a_planted_cell_and_sizes_it_up():
 
 
 def test_it_does_not_trade_what_only_loses():
-    torch.manual_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 2, 6)).astype(np.float32)
     r = -np.abs(rng.normal(size=(400, 2, 3, 4))).astype(np.float32) - 0.1
@@ -168,7 +178,6 @@ def test_it_does_not_trade_what_only_loses():
 
 def test_the_size_is_fractional_kelly():
     # Even odds of +1.5 R and -1 R: growth is greatest at a bet of 1/6. A unit bets 0.02 / 0.25 = 8 %, so two units.
-    torch.manual_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(500, 2, 6)).astype(np.float32)
     r = np.where(rng.permutation(1000).reshape(500, 2, 1, 1) % 2, 1.5, -1.0) * np.ones((1, 1, 3, 4))
@@ -181,18 +190,10 @@ def test_the_size_is_fractional_kelly():
 @pytest.mark.parametrize("at", [1, 5, 8])
 def test_a_resumed_run_ends_with_the_same_bytes(at):
     train, validation = planted(80, 0), planted(20, 1)
-    torch.manual_seed(4)
-    straight, found = fit(params(), train, validation)
-    states = {}
-
-    def keep(step, snapshot):
-        if step == at:
-            states[step] = copy.deepcopy(snapshot())
-
-    torch.manual_seed(4)
-    fit(params(), train, validation, keep)
+    watch = Watch()
+    straight, found = fit(params(), train, validation, watch, seed=4)
     torch.manual_seed(1000)
-    resumed, again = fit(params(), train, validation, resumed=states[at])
+    resumed, again = fit(params(), train, validation, Watch(watch.states[at]), seed=4)
     assert again == found
     for a, b in zip(resumed.state_dict().values(), straight.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -210,7 +211,6 @@ def test_a_batch_is_a_stretch_of_time():
             seen.append(batch[:, :2].tolist())
         return loss(self, batch)
 
-    torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RiskNet, "forward", spy)
         fit(params(batch_size=16), (x, planted(n, 0)[1]), planted(20, 1))

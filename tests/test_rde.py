@@ -11,8 +11,9 @@ from torch import nn
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as reference_kl
 
-from algospace import nets
+from algospace import nets, training
 from algospace.errors import InputError
+from algospace.params import RuntimeParams
 from algospace.pipeline.config import load_params
 from algospace.rde import figures
 from algospace.rde import fit as fitting
@@ -51,8 +52,20 @@ def toy(n, seed=0, window=16, features=3):
     return np.einsum("nk,kwf->nwf", rng.normal(size=(n, 2)), basis).astype(np.float32)
 
 
-def fit(run, train, validation, on_step=lambda step, snapshot: None, resumed=None):
-    return fitting.fit(lambda chosen: train[chosen], len(train), validation, run, "cpu", on_step, resumed)
+RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
+
+
+class Watch(training.Unsaved):
+    def __init__(self, resumed=None):
+        self.resumed, self.states = resumed, {}
+
+    def __call__(self, step, snapshot):
+        self.states[step] = copy.deepcopy(snapshot())
+
+
+def fit(run, train, validation, saver=None, seed=0, runtime=RUNTIME):
+    saver = saver or training.Unsaved()
+    return fitting.fit(lambda chosen: train[chosen], len(train), validation, run, runtime, seed, saver)
 
 
 # The loss
@@ -69,10 +82,19 @@ def test_loss_by_hand():
     x = torch.zeros(2, 2, 1)
     reconstruction = torch.tensor([[[1.0], [0.0]], [[2.0], [1.0]]])  # mean square 6 / 4
     mu, logvar = torch.tensor([[2.0, 0.0], [0.0, 0.1]]), torch.zeros(2, 2)
-    # KL means per dimension: (2 + 0) / 2 = 1 and (0 + 0.005) / 2 = 0.0025, lifted to the free 0.02.
-    assert rde.elbo_loss(x, reconstruction, mu, logvar, 0.5, 0.02).item() == pytest.approx(1.5 + 0.5 * 1.02)
+    # KL per sample and dimension: 2 and 0, 0 and 0.005; all but the 2 are lifted to the free 0.02.
+    assert rde.elbo_loss(x, reconstruction, mu, logvar, 0.5, 0.02).item() == pytest.approx(1.5 + 0.5 * 2.06 / 2)
     assert rde.elbo_loss(x, reconstruction, mu, logvar, 0.5, 0.0).item() == pytest.approx(1.5 + 0.5 * 1.0025)
     assert rde.elbo_loss(x, reconstruction, mu, logvar, 0.0, 0.02).item() == pytest.approx(1.5)
+
+
+def test_the_loss_is_the_mean_over_samples():
+    torch.manual_seed(0)
+    x, reconstruction = torch.randn(6, 4, 2), torch.randn(6, 4, 2)
+    mu, logvar = 0.3 * torch.randn(6, 3), 0.1 * torch.randn(6, 3)
+    losses = [rde.elbo_loss(*(t[i : i + 1] for t in (x, reconstruction, mu, logvar)), 0.5, 0.05) for i in range(6)]
+    whole = rde.elbo_loss(x, reconstruction, mu, logvar, 0.5, 0.05)
+    torch.testing.assert_close(torch.stack(losses).mean(), whole)
 
 
 def test_free_bits_have_no_gradient():
@@ -83,7 +105,8 @@ def test_free_bits_have_no_gradient():
 
 def test_reparameterize_draws_from_the_posterior():
     torch.manual_seed(0)
-    z = rde.reparameterize(torch.full((200_000, 1), 3.0), torch.full((200_000, 1), math.log(4.0)))
+    noise = torch.randn(200_000, 1)
+    z = rde.reparameterize(torch.full((200_000, 1), 3.0), torch.full((200_000, 1), math.log(4.0)), noise)
     assert z.mean().item() == pytest.approx(3.0, abs=4 * 2 / math.sqrt(200_000))
     assert z.std().item() == pytest.approx(2.0, rel=0.01)
 
@@ -96,7 +119,6 @@ def test_beta_warms_up(monkeypatch):
         return loss(x, reconstruction, mu, logvar, beta, free_bits)
 
     monkeypatch.setattr(fitting, "elbo_loss", spy)
-    torch.manual_seed(0)
     fit(params(beta=0.6, beta_warmup_epochs=2, epochs=4, free_bits=0.3), toy(48), toy(8, 1))
     assert [beta for beta, _ in seen] == pytest.approx([0.2] * 3 + [0.4] * 3 + [0.6] * 6)
     assert {bits for _, bits in seen} == {0.3}
@@ -156,7 +178,6 @@ def test_the_default_model():
 
 def test_it_overfits_windows_of_low_rank():
     windows = toy(64)
-    torch.manual_seed(0)
     run = params(
         beta=0.0, dropout=0.0, epochs=120, samples_per_epoch=64, batch_size=16, learning_rate=1e-2, weight_decay=0.0
     )
@@ -169,7 +190,6 @@ def test_it_overfits_windows_of_low_rank():
 
 def test_the_latent_carries_what_generated_the_windows():
     # Two numbers generate a window, so a regression on the regime vector finds them in windows it never saw.
-    torch.manual_seed(0)
     run = params(dropout=0.0, epochs=60, samples_per_epoch=256, batch_size=64, learning_rate=5e-3)
     model, _ = fit(run, toy(256), toy(64, 1))
     truth = np.random.default_rng(2).normal(size=(200, 2))
@@ -184,18 +204,10 @@ def test_the_latent_carries_what_generated_the_windows():
 @pytest.mark.parametrize("at", [1, 3, 7])
 def test_a_resumed_run_ends_with_the_same_bytes(at):
     train, validation = toy(48), toy(8, 1)
-    torch.manual_seed(4)
-    straight, found = fit(params(), train, validation)
-    states = {}
-
-    def keep(step, snapshot):
-        if step == at:
-            states[step] = copy.deepcopy(snapshot())
-
-    torch.manual_seed(4)
-    fit(params(), train, validation, keep)
+    watch = Watch()
+    straight, found = fit(params(), train, validation, watch, seed=4)
     torch.manual_seed(1000)
-    resumed, again = fit(params(), train, validation, resumed=states[at])
+    resumed, again = fit(params(), train, validation, Watch(watch.states[at]), seed=4)
     assert again == found
     for a, b in zip(resumed.state_dict().values(), straight.state_dict().values(), strict=True):
         assert torch.equal(a, b)

@@ -9,6 +9,7 @@ from torch import nn
 
 from algospace import training
 from algospace.errors import InputError
+from algospace.params import RuntimeParams
 from algospace.pipeline import training_state
 
 PARAMS = training.OptimizerParams(
@@ -31,37 +32,71 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-class Task:
-    """A small regression with dropout, so that every step draws random numbers."""
+RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
 
-    def __init__(self, seed=0, params=PARAMS):
+
+class Watch(training.Unsaved):
+    """Hand every step to a function, go on from a state."""
+
+    def __init__(self, on_step=None, resumed=None):
+        self.on_step = on_step
+        self.resumed = resumed
+        self.epochs, self.last = [], None
+
+    def __call__(self, step, snapshot):
+        if self.on_step:
+            self.on_step(step, snapshot)
+
+    def epoch_ended(self, epoch):
+        self.epochs.append(epoch)
+
+    def ended(self, step, snapshot):
+        self.last = copy.deepcopy(snapshot())
+
+
+class Task:
+    """A small regression with dropout and noise, so that every step takes random numbers of all kinds."""
+
+    def __init__(self, seed=0, params=PARAMS, dropout=0.3, runtime=RUNTIME, accumulation=1):
         torch.manual_seed(seed)
-        self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.seed = seed
+        self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 1))
         data = torch.Generator().manual_seed(99)
         self.x = torch.randn(60, 4, generator=data)
         self.y = self.x[:, :1] * 2 - self.x[:, 1:2]
-        self.params = params
-        self.steps = []
+        self.params, self.runtime, self.accumulation = params, runtime, accumulation
         self.seen = []
 
-    def loss(self, chosen, epoch):
+    def loss(self, chosen, noise, epoch):
         self.seen.append((epoch, chosen.tolist()))
-        return ((self.model(self.x[chosen]) - self.y[chosen]) ** 2).mean()
+        return ((self.model(self.x[chosen]) - self.y[chosen] + 0.1 * noise) ** 2).mean()
 
     def validate(self):
         return {"loss": ((self.model(self.x[30:]) - self.y[30:]) ** 2).mean().item(), "extra": 7.0}
 
-    def fit(self, on_step=lambda step, snapshot: None, resumed=None, validate=None, loss=None):
+    def fit(self, on_step=None, resumed=None, validate=validate, loss=None, saver=None):
         return training.fit(
             "test",
             self.model,
-            lambda: torch.randperm(30)[: self.params.samples_per_epoch],
+            lambda generator: torch.randperm(30, generator=generator)[: self.params.samples_per_epoch],
             loss or self.loss,
-            validate or self.validate,
+            self.validate if validate is Task.validate else validate,
             self.params,
-            on_step,
-            resumed,
+            self.runtime,
+            self.seed,
+            saver or Watch(on_step, resumed),
+            accumulation=self.accumulation,
+            noise=1,
         )
+
+
+class Other(Task):
+    """The same task in another process: with other weights, until a state is loaded."""
+
+    def __init__(self, **changes):
+        super().__init__(**changes)
+        torch.manual_seed(77)
+        self.model.apply(lambda module: module.reset_parameters() if isinstance(module, nn.Linear) else None)
 
 
 def same_weights(a, b):
@@ -115,9 +150,8 @@ def test_a_resumed_run_ends_with_the_same_bytes(at):
             states[step] = copy.deepcopy(snapshot())
 
     Task().fit(on_step=keep)
-    torch.manual_seed(12345)  # another process: another random state, other initial weights
-    other = Task(seed=77)
-    torch.manual_seed(999)
+    other = Other()
+    torch.manual_seed(999)  # another process: another random state
     after = []
     again = other.fit(on_step=lambda step, snapshot: after.append(step), resumed=states[at])
     assert again == found
@@ -133,7 +167,7 @@ def test_a_state_survives_the_saver(tmp_path, monkeypatch, at):
     found = straight.fit()
     saver = training_state.TrainingState(tmp_path)
     Task().fit(on_step=lambda step, snapshot: saver(step, snapshot) if step == at else None)
-    other = Task(seed=77)
+    other = Other()
     assert other.fit(resumed=training_state.TrainingState(tmp_path).resumed) == found
     assert same_weights(other.model, straight.model)
 
@@ -162,9 +196,9 @@ def test_killed_inside_a_save_it_resumes_with_the_same_bytes(tmp_path, monkeypat
         patch.setattr(os, "replace", dying(os.replace))
         patch.setattr(os, "fsync", dying(os.fsync))
         with pytest.raises(Killed):
-            Task().fit(on_step=training_state.TrainingState(tmp_path))
+            Task().fit(saver=training_state.TrainingState(tmp_path))
     resumed = training_state.TrainingState(tmp_path).resumed
-    other = Task(seed=77 if resumed else 0)
+    other = Other() if resumed else Task()
     assert (resumed is None) == (at < 2)  # the first save ends with its second operation
     assert other.fit(resumed=resumed) == found
     assert same_weights(other.model, straight.model)
@@ -181,8 +215,8 @@ def test_a_run_may_be_resumed_twice():
 
     Task().fit(on_step=keep)
     first_half, states = states[0], []
-    Task(seed=5).fit(on_step=keep, resumed=first_half)
-    last = Task(seed=6)
+    Other().fit(on_step=keep, resumed=first_half)
+    last = Other()
     assert last.fit(resumed=states[0]) == found
     assert same_weights(last.model, straight.model)
 
@@ -236,9 +270,9 @@ def test_validation_runs_in_evaluation_mode_without_gradients():
         modes.append((task.model.training, torch.is_grad_enabled()))
         return {"loss": 1.0}
 
-    def loss(chosen, epoch):
+    def loss(chosen, noise, epoch):
         assert task.model.training
-        return task.loss(chosen, epoch)
+        return task.loss(chosen, noise, epoch)
 
     task.fit(validate=validate, loss=loss)
     assert set(modes) == {(False, False)}
@@ -270,8 +304,8 @@ def test_history_holds_the_mean_of_the_batch_losses():
     task = Task()
     values = []
 
-    def loss(chosen, epoch):
-        value = task.loss(chosen, epoch)
+    def loss(chosen, noise, epoch):
+        value = task.loss(chosen, noise, epoch)
         values.append(value.item())
         return value
 
@@ -283,8 +317,8 @@ def test_history_holds_the_mean_of_the_batch_losses():
 def test_a_loss_that_is_not_finite_is_refused(bad):
     task = Task()
 
-    def loss(chosen, epoch):
-        return task.loss(chosen, epoch) * (bad if epoch == 1 else 1.0)
+    def loss(chosen, noise, epoch):
+        return task.loss(chosen, noise, epoch) * (bad if epoch == 1 else 1.0)
 
     with pytest.raises(InputError, match=r"test: expected a finite loss, found (nan|inf) at step 4"):
         task.fit(loss=loss)

@@ -4,14 +4,13 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from algospace.errors import InputError
-from algospace.params import Params
 
 T = TypeVar("T")
 
@@ -22,13 +21,6 @@ SECTIONS = (
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # YAML 1.1 reads 1e-4 as a string, DVC and YAML 1.2 as a number: where a number is wanted, both spellings are one.
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d{1,3}")
-
-
-class RuntimeParams(Params):
-    """What decides the bits of a result beside the seed."""
-
-    threads: int = Field(ge=1)
-    device: Literal["cpu", "cuda"]
 
 
 def load_params(section: str, model: type[T], path: Path = PARAMS) -> T:

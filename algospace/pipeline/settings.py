@@ -7,7 +7,8 @@ from algospace.features import prepared
 from algospace.features.params import FeatureParams
 from algospace.indicators.params import IndicatorParams
 from algospace.market import MarketParams
-from algospace.pipeline.config import RuntimeParams, load_params
+from algospace.params import RuntimeParams
+from algospace.pipeline.config import load_params
 from algospace.policy.decide import Settings
 from algospace.synergy import Gate1Params
 

@@ -3,7 +3,7 @@
 It lives in ``$DVC_ROOT/.ckpt/STAGE/FINGERPRINT/`` (``ALGOSPACE_CKPT`` moves the root), never in an output: DVC
 deletes outputs before a run, and what it keeps on request it neither caches nor guards against other params. The
 fingerprint covers the params, the inputs, the code and the lock that ``dvc.yaml`` declares for the stage, so a state
-is only ever resumed by the run that made it.
+is only ever resumed by the run that made it, on as many processes.
 """
 
 import hashlib
@@ -21,11 +21,12 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from algospace import artefacts
+from algospace import artefacts, distributed
 from algospace.errors import InputError
 from algospace.pipeline.config import PARAMS
+from algospace.pipeline.stage import log, memory
 
-SCHEMA = 1
+SCHEMA = 2
 SAVE_EVERY = 100  # optimiser steps between two saves (the contract; it cannot change a result)
 KEEP_FINGERPRINTS = 3  # states of other params or inputs that are kept for a return to them
 
@@ -36,17 +37,43 @@ class TrainingState:
     """The saver that every training loop calls after an optimiser step.
 
     ``resumed`` is the state to go on from (None for a fresh start). Call the object as ``on_step(step, snapshot)``;
-    ``snapshot`` is asked for the state only when it is time to save.
+    ``snapshot`` is asked for the state only when it is time to save. Of several processes the leader saves, and all
+    go on from what it found. Without a directory nothing is saved, without the name of a stage no memory is logged.
     """
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path | None, stage: str = "", part: str = "") -> None:
         self.directory = directory
-        self.resumed = self._load()
-        self._last_saved = int(self.resumed["step"]) if self.resumed else 0
+        self._stage, self._part = stage, part
+        self.resumed = self._load() if distributed.leads() else None
+        step = int(distributed.from_leader(self.resumed["step"] if self.resumed else -1))
+        if step >= 0 and not distributed.leads():
+            self.resumed = self._load()
+            if self.resumed is None or self.resumed["step"] != step:
+                raise InputError(f"{directory}: expected the leader's state of step {step} here too, found another")
+        self._last_saved = max(step, 0)
+        if self.resumed and stage and distributed.leads():
+            print(f"{stage}: {part and f'{part} '}going on from step {step}", file=sys.stderr)
+
+    def part(self, name: str) -> "TrainingState":
+        """The state of one of several trainings of a stage: kept beside the others until the stage ends."""
+        return TrainingState(self.directory / name if self.directory else None, self._stage, name)
+
+    def epoch_ended(self, epoch: int) -> None:
+        """Log the memory that the process holds."""
+        if self._stage and distributed.leads():
+            log(self._stage, ({"part": self._part} if self._part else {}) | {"epoch": epoch} | memory())
+
+    def ended(self, step: int, snapshot: Callable[[], State]) -> None:
+        """Save the end, so that a stage that is killed later does not train this again."""
+        self._save(step, snapshot)
 
     def __call__(self, step: int, snapshot: Callable[[], State]) -> None:
         """Save when `SAVE_EVERY` steps have passed since the last save."""
-        if self.directory is None or step - self._last_saved < SAVE_EVERY:
+        if step - self._last_saved >= SAVE_EVERY:
+            self._save(step, snapshot)
+
+    def _save(self, step: int, snapshot: Callable[[], State]) -> None:
+        if self.directory is None or not distributed.leads():
             return
         tensors: dict[str, np.ndarray] = {}
         header = _pack({**snapshot(), "step": step}, "", tensors)
@@ -82,6 +109,9 @@ def training_state(stage: str) -> Iterator[TrainingState]:
     """
     root = Path(os.environ.get("ALGOSPACE_CKPT") or Path(os.environ.get("DVC_ROOT", ".")) / ".ckpt") / stage
     directory = root / fingerprint(stage)
+    if not distributed.leads():
+        yield TrainingState(directory, stage)
+        return
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / f"{directory.name}.lock")
     holder = root / f"{directory.name}.pid"
@@ -95,15 +125,14 @@ def training_state(stage: str) -> Iterator[TrainingState]:
                 "(wait for it, or stop it and run `dvc repro` again)"
             ) from None
         # A queued experiment of equal params trains beside its twin: privately, to the same bytes.
-        yield TrainingState(None)
+        yield TrainingState(None, stage)
         return
     try:
         holder.write_text(f"{os.getpid()}\n")
         _forget_old(root, directory)
-        state = TrainingState(directory)
-        if state.resumed:
-            print(f"{stage}: going on from step {state.resumed['step']}", file=sys.stderr)
-        elif len([other for other in root.iterdir() if other.is_dir()]) > 1:
+        fresh = not any(directory.iterdir())
+        state = TrainingState(directory, stage)
+        if fresh and len([other for other in root.iterdir() if other.is_dir()]) > 1:
             print(f"{stage}: starting afresh, the saved state is of other params or inputs", file=sys.stderr)
         yield state
         shutil.rmtree(directory)
@@ -130,6 +159,7 @@ def fingerprint(stage: str) -> str:
     content = {
         "schema": SCHEMA,
         "torch": torch.__version__,
+        "processes": distributed.processes(),
         "params": {name: params.get(name) for name in declared["params"]},
         "deps": {name: artefacts.sha256(Path(name)) for name in declared["deps"]},
     }

@@ -1,7 +1,6 @@
 """Fit the regime network on windows of train and judge it on windows it has not seen."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch.nn import functional as F
 
 from algospace import training
 from algospace.errors import InputError
+from algospace.params import RuntimeParams
 from algospace.rde.model import RegimeVAE, elbo_loss, kl_divergence, reparameterize
 from algospace.rde.params import RDEParams
 
@@ -19,9 +19,9 @@ def fit(
     n_train: int,
     validation: np.ndarray,
     params: RDEParams,
-    device: str,
-    on_step: training.OnStep,
-    resumed: dict[str, Any] | None,
+    runtime: RuntimeParams,
+    seed: int,
+    saver: training.Saver,
 ) -> tuple[RegimeVAE, training.Fit]:
     """Train on windows drawn from train, stop early on validation, return the model of the best epoch.
 
@@ -31,8 +31,10 @@ def fit(
         Indices (k,) below ``n_train`` -> windows (k, window, features) float32.
     validation
         Windows (m, window, features) of the selecting half of validation.
-    on_step, resumed
-        Saver of the training state and the state to go on from.
+    seed
+        Of every random number, the first weights included: what was fitted before in this process does not matter.
+    saver
+        Keeps the training state.
 
     Raises
     ------
@@ -43,22 +45,36 @@ def fit(
         raise InputError(f"rde: expected windows in train and in select, found {n_train} and {len(validation)}")
     if not np.isfinite(validation).all():
         raise InputError("rde: expected finite windows in select, found NaN or inf")
+    torch.manual_seed(seed)
     arch = {k: getattr(params, k) for k in ("patch", "d_model", "n_heads", "n_layers", "d_ff", "latent_dim", "dropout")}
-    model = RegimeVAE(validation.shape[2], validation.shape[1], **arch).to(device)
+    model = RegimeVAE(validation.shape[2], validation.shape[1], **arch).to(runtime.device)
 
-    def draw() -> Tensor:
-        return torch.randperm(n_train)[: params.optimizer.samples_per_epoch]
+    def draw(generator: torch.Generator) -> Tensor:
+        return torch.randperm(n_train, generator=generator)[: params.optimizer.samples_per_epoch]
 
-    def loss(chosen: Tensor, epoch: int) -> Tensor:
+    def loss(chosen: Tensor, noise: Tensor, epoch: int) -> Tensor:
         beta = params.beta * min(1.0, (epoch + 1) / (params.beta_warmup_epochs + 1))
-        x = torch.from_numpy(train(chosen.cpu().numpy())).to(device)
-        mu, logvar = model.encode(x)
-        return elbo_loss(x, model.decode(reparameterize(mu, logvar)), mu, logvar, beta, params.free_bits)
+        x = torch.from_numpy(train(chosen.numpy())).to(runtime.device)
+        mu, logvar = (output.float() for output in model.encode(x))  # sums of bfloat16 would lose what they add
+        reconstruction = model.decode(reparameterize(mu, logvar, noise)).float()
+        return elbo_loss(x, reconstruction, mu, logvar, beta, params.free_bits)
 
     def validate() -> dict[str, float]:
         return evaluate(model, validation, params)
 
-    return model, training.fit("rde", model, draw, loss, validate, params.optimizer, on_step, resumed)
+    return model, training.fit(
+        "rde",
+        model,
+        draw,
+        loss,
+        validate,
+        params.optimizer,
+        runtime,
+        seed,
+        saver,
+        accumulation=params.optimizer.accumulation,
+        noise=params.latent_dim,
+    )
 
 
 @torch.no_grad()

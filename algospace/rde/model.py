@@ -78,9 +78,9 @@ def _gelu(x: Tensor) -> Tensor:
     return F.gelu(x)
 
 
-def reparameterize(mu: Tensor, logvar: Tensor) -> Tensor:
-    """Sample z = mu + sigma eps."""
-    return mu + torch.exp(logvar / 2) * torch.randn_like(mu)
+def reparameterize(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+    """Sample z = mu + sigma eps, with eps the standard normal ``noise``."""
+    return mu + torch.exp(logvar / 2) * noise
 
 
 def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -91,9 +91,10 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
 def elbo_loss(x: Tensor, reconstruction: Tensor, mu: Tensor, logvar: Tensor, beta: float, free_bits: float) -> Tensor:
     """Mean squared error per element plus beta times the KL summed over the latent.
 
-    A latent dimension's mean KL counts as at least ``free_bits`` nats (Kingma et al. 2016).
+    A latent dimension's KL counts as at least ``free_bits`` nats. Kingma et al. 2016 hold the mean of a minibatch to
+    that; here every sample is, so that the loss of a batch is the mean of its samples' and means the same in parts.
     """
-    kl = kl_divergence(mu, logvar).mean(dim=0).clamp(min=free_bits).sum()
+    kl = kl_divergence(mu, logvar).clamp(min=free_bits).sum(dim=1).mean()
     return F.mse_loss(reconstruction, x) + beta * kl
 
 

@@ -21,7 +21,7 @@ class RDEParams(Params):
     beta: float = Field(ge=0)
     beta_warmup_epochs: int = Field(ge=0)
     free_bits: float = Field(ge=0)
-    optimizer: training.OptimizerParams
+    optimizer: training.AccumulatingParams
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:

@@ -12,8 +12,9 @@ from algospace.errors import InputError
 from algospace.indicators.params import IndicatorParams
 from algospace.market import MarketParams
 from algospace.mrms import MRMSParams
+from algospace.params import RuntimeParams
 from algospace.pipeline import config
-from algospace.pipeline.config import RuntimeParams, load_params
+from algospace.pipeline.config import load_params
 from algospace.pipeline.profiles import load_profile, profiles, switch_profile
 from algospace.rde.params import RDEParams
 from algospace.synergy import Gate1Params
