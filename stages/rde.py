@@ -6,11 +6,9 @@ Several processes share the training: ``torchrun --standalone --nproc-per-node=N
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from algospace import artefacts, nets
-from algospace.data.splits import REPORT, SELECT, TRAIN
+from algospace import artefacts, nets, plotting
 from algospace.features import prepared
 from algospace.features.params import FeatureParams
 from algospace.params import RuntimeParams
@@ -19,16 +17,20 @@ from algospace.pipeline import stage
 from algospace.pipeline.config import load_params
 from algospace.pipeline.curves import write_curves
 from algospace.pipeline.training_state import training_state
-from algospace.rde import figures
-from algospace.rde import model as regime_model
-from algospace.rde.fit import evaluate, fit
+from algospace.rde import engine, pictures, space
+from algospace.rde.measures import COLUMNS, HalfHours
 from algospace.rde.params import RDEParams
 
+MAIN = Path("data/prepared/main_training_data.parquet")
+MANIFEST = Path("data/prepared/manifest.json")
 ROWS = Path("data/prepared/rde_training_data.h5")
 MODEL = Path("models/rde/rde.safetensors")
+SPACE = Path("models/rde/space.safetensors")
+NEXT = Path("models/rde/communication.safetensors")
 VECTORS = Path("data/regimes/regime_vectors.parquet")
 METRICS = Path("metrics/rde.json")
 CURVES = Path("metrics/curves/rde")
+PICTURES = Path("reports/rde")
 
 
 def main() -> None:
@@ -40,26 +42,23 @@ def main() -> None:
     stage.make_deterministic(runtime, seed)
 
     table = prepared.read_regime_rows(ROWS)
-    train, select, report = (table.window_end[table.split == code] for code in (TRAIN, SELECT, REPORT))
-
-    def cut(ends: np.ndarray) -> np.ndarray:
-        return prepared.gather(table.rows, ends, length)
+    known = prepared.learning_rows(pd.read_parquet(MAIN, columns=list(COLUMNS)))
+    bars = HalfHours.of(known)
+    mark = plotting.watermark(artefacts.read_json(MANIFEST)["source"])
 
     with training_state("rde") as state:
-        model, run = fit(lambda chosen: cut(train[chosen]), len(train), cut(select), params, runtime, seed, state)
+        trained = engine.train(table, bars, length, params, runtime, seed, state.part)
         if not stage.leads():
             return
-        vectors = regime_model.encode(model.cpu(), cut, table.window_end)
+        judged = engine.judge(trained, params)
 
-        artefacts.write_tensors(MODEL, nets.arrays(model), model.config)
-        frame = pd.DataFrame(vectors, columns=[f"regime_{i}" for i in range(vectors.shape[1])])
-        close = pd.to_datetime(table.close_utc[table.window_end], unit="ms", utc=True).as_unit("ms")
-        frame.insert(0, "close_utc", close)
-        artefacts.write_parquet(VECTORS, frame)
-        quality = figures.quality(model, cut(report), np.nanmean(table.rows[train], axis=0))
-        counts = {"train_windows": len(train), "best_epoch": run.best_epoch, "epochs": len(run.history)}
-        artefacts.write_json(METRICS, rounded(counts | quality | evaluate(model, cut(report), params)))
-        write_curves(CURVES, run.history)
+        artefacts.write_tensors(MODEL, nets.arrays(trained.model), trained.model.config)
+        artefacts.write_tensors(SPACE, trained.space._asdict(), space.words(trained.meanings, trained.archetypes))
+        artefacts.write_tensors(NEXT, nets.arrays(trained.layer), trained.layer.config)
+        artefacts.write_parquet(VECTORS, engine.frame(trained, table.close_utc[table.window_end], judged))
+        artefacts.write_json(METRICS, rounded(engine.examine(trained, table, bars, length, params, seed)))
+        write_curves(CURVES, trained.fit.history)
+        pictures.write_all(PICTURES, trained, table, bars, judged, length, seed, mark)
 
 
 if __name__ == "__main__":

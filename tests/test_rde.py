@@ -152,14 +152,14 @@ def test_order_of_the_rows_matters():
     windows = torch.randn(1, 16, 3)
     patches = windows.view(1, 4, 4, 3)
     for other in (patches.flip(1), patches.flip(2)):  # of the patches, and inside them
-        assert not torch.allclose(model(windows), model(other.reshape(1, 16, 3)), atol=1e-4)
+        assert not torch.allclose(model(windows)[0], model(other.reshape(1, 16, 3))[0], atol=1e-4)
 
 
 def test_a_regime_vector_is_the_squashed_mean():
     model = small_model()
     windows = torch.randn(4, 16, 3)
     with torch.no_grad():
-        torch.testing.assert_close(model(windows), torch.tanh(model.encode(windows)[0] / 2))
+        torch.testing.assert_close(model(windows)[0], torch.tanh(model.encode(windows)[0] / 2))
 
 
 @pytest.mark.parametrize("patch", [5, 32])
@@ -182,7 +182,7 @@ def test_it_overfits_windows_of_low_rank():
         beta=0.0, dropout=0.0, epochs=120, samples_per_epoch=64, batch_size=16, learning_rate=1e-2, weight_decay=0.0
     )
     model, found = fit(run, windows, windows)
-    judged = figures.quality(model, windows, windows.mean((0, 1)))
+    judged = figures.reconstruction(model, windows, windows.mean((0, 1)))
     assert judged["reconstruction_r2"] > 0.95
     assert judged["active_units"] >= 2
     assert found.history[-1]["validation/loss"] < found.history[0]["validation/loss"] / 10
@@ -193,7 +193,7 @@ def test_the_latent_carries_what_generated_the_windows():
     run = params(dropout=0.0, epochs=60, samples_per_epoch=256, batch_size=64, learning_rate=5e-3)
     model, _ = fit(run, toy(256), toy(64, 1))
     truth = np.random.default_rng(2).normal(size=(200, 2))
-    vectors = rde.encode(model, lambda ends: toy(200, 2)[ends], np.arange(200))
+    vectors = rde.encode(model, lambda ends: toy(200, 2)[ends], np.arange(200)).vectors
     design = np.column_stack([np.ones(200), np.arctanh(vectors)])
     half = slice(0, 100)
     weights = np.linalg.lstsq(design[half], truth[half], rcond=None)[0]
@@ -228,7 +228,7 @@ def test_windows_that_are_not_finite_are_refused(bad):
     with pytest.raises(InputError, match="rde: expected a finite loss"):
         fit(params(), broken, toy(8))
     with pytest.raises(InputError, match="rde: expected finite windows"):
-        rde.encode(small_model(), lambda ends: broken[ends], np.arange(48))
+        rde.encode(small_model(), lambda ends: broken[ends], np.arange(48)).vectors
 
 
 # Judging
@@ -260,7 +260,7 @@ def test_evaluate_is_the_mean_over_all_windows():
 def test_quality_by_hand():
     model, windows = small_model(), toy(10)
     mean = np.array([0.1, -0.2, 0.3])
-    found = figures.quality(model, windows, mean)
+    found = figures.reconstruction(model, windows, mean)
     with torch.no_grad():
         x = torch.from_numpy(windows)
         mu, _ = model.encode(x)
@@ -269,7 +269,8 @@ def test_quality_by_hand():
     assert found["reconstruction_r2"] == pytest.approx(1 - residual / ((windows - mean) ** 2).sum(), rel=1e-5)
     assert found["active_units"] == (mu.numpy().var(axis=0, ddof=1) > 0.01).sum()
     steps = [np.linalg.norm(b - a) for a, b in pairwise(vectors)]
-    assert found["mean_step"] == pytest.approx(np.mean(steps), rel=1e-5)
+    consecutive = np.append(False, np.ones(9, bool))
+    assert figures.mean_step(vectors, consecutive) == pytest.approx(np.mean(steps), rel=1e-5)
 
 
 # Encoding
@@ -277,8 +278,8 @@ def test_quality_by_hand():
 
 def test_encode_is_deterministic_and_bounded():
     model, windows = small_model(), 10 * toy(130)
-    first = rde.encode(model, lambda ends: windows[ends], np.arange(130))
-    assert np.array_equal(first, rde.encode(model, lambda ends: windows[ends], np.arange(130)))
+    first = rde.encode(model, lambda ends: windows[ends], np.arange(130)).vectors
+    assert np.array_equal(first, rde.encode(model, lambda ends: windows[ends], np.arange(130)).vectors)
     assert first.dtype == np.float32
     assert first.shape == (130, 3)
     assert (np.abs(first) < 1).all()
@@ -292,29 +293,29 @@ def test_a_vector_depends_on_its_own_window_only():
         return lambda ends: rows[ends[:, None] + np.arange(-15, 1)]
 
     ends = np.arange(15, 1300)  # more than one block of 1000
-    whole = rde.encode(model, cut(table), ends)
+    whole = rde.encode(model, cut(table), ends).vectors
     for n in (1, 49, 51, 1000, 1001):
-        assert np.array_equal(rde.encode(model, cut(table), ends[:n]), whole[:n]), "a prefix"
+        assert np.array_equal(rde.encode(model, cut(table), ends[:n]).vectors, whole[:n]), "a prefix"
     order = np.random.default_rng(1).permutation(len(ends))
-    assert np.array_equal(rde.encode(model, cut(table), ends[order]), whole[order])
+    assert np.array_equal(rde.encode(model, cut(table), ends[order]).vectors, whole[order])
     changed = table.copy()
     changed[700:] = 1e6
-    assert np.array_equal(rde.encode(model, cut(changed), ends[ends < 700]), whole[ends < 700])
+    assert np.array_equal(rde.encode(model, cut(changed), ends[ends < 700]).vectors, whole[ends < 700])
     changed = table.copy()
     changed[700] += 1
-    differ = (rde.encode(model, cut(changed), ends) != whole).any(axis=1)
+    differ = (rde.encode(model, cut(changed), ends).vectors != whole).any(axis=1)
     assert ends[differ].tolist() == list(range(700, 716))
 
 
 def test_nothing_to_encode():
-    assert rde.encode(small_model(), lambda ends: toy(4)[ends], np.arange(0)).shape == (0, 3)
+    assert rde.encode(small_model(), lambda ends: toy(4)[ends], np.arange(0)).vectors.shape == (0, 3)
 
 
 def test_a_loaded_model_gives_the_same_bits():
     model, windows = small_model(), toy(60)
     config = json.loads(json.dumps(model.config))
     loaded = rde.load(nets.arrays(model), config)
-    both = [rde.encode(m, lambda ends: windows[ends], np.arange(60)) for m in (model, loaded)]
+    both = [rde.encode(m, lambda ends: windows[ends], np.arange(60)).vectors for m in (model, loaded)]
     assert np.array_equal(*both)
     assert not any(p.requires_grad for p in loaded.parameters())
 

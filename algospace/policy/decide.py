@@ -103,7 +103,7 @@ def regimes(model: RegimeVAE, rows: Rows, ends: np.ndarray, params: FeatureParam
     def cut(m30_rows: np.ndarray) -> np.ndarray:
         return prepared.gather(rows.regime, m30_rows, params.window_regime)
 
-    return encode(model, cut, rows.m30_row[ends])
+    return encode(model, cut, rows.m30_row[ends]).vectors
 
 
 def replay(

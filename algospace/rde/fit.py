@@ -1,6 +1,7 @@
 """Fit the regime network on windows of train and judge it on windows it has not seen."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from algospace.rde.params import RDEParams
 def fit(
     train: Callable[[np.ndarray], np.ndarray],
     n_train: int,
-    validation: np.ndarray,
+    validation: np.ndarray | None,
     params: RDEParams,
     runtime: RuntimeParams,
     seed: int,
@@ -30,7 +31,8 @@ def fit(
     train
         Indices (k,) below ``n_train`` -> windows (k, window, features) float32.
     validation
-        Windows (m, window, features) of the selecting half of validation.
+        Windows (m, window, features) of the selecting half of validation. None trains all epochs and keeps the last
+        weights.
     seed
         Of every random number, the first weights included: what was fitted before in this process does not matter.
     saver
@@ -41,13 +43,15 @@ def fit(
     InputError
         When there are no windows, or a window or the loss is not finite.
     """
-    if n_train < 2 or len(validation) < 2:
-        raise InputError(f"rde: expected windows in train and in select, found {n_train} and {len(validation)}")
-    if not np.isfinite(validation).all():
+    selecting = 2 if validation is None else len(validation)
+    if n_train < 2 or selecting < 2:
+        raise InputError(f"rde: expected windows in train and in select, found {n_train} and {selecting}")
+    if validation is not None and not np.isfinite(validation).all():
         raise InputError("rde: expected finite windows in select, found NaN or inf")
     torch.manual_seed(seed)
     arch = {k: getattr(params, k) for k in ("patch", "d_model", "n_heads", "n_layers", "d_ff", "latent_dim", "dropout")}
-    model = RegimeVAE(validation.shape[2], validation.shape[1], **arch).to(runtime.device)
+    _, window, n_features = train(np.arange(1)).shape
+    model = RegimeVAE(n_features, window, **arch).to(runtime.device)
 
     def draw(generator: torch.Generator) -> Tensor:
         return torch.randperm(n_train, generator=generator)[: params.optimizer.samples_per_epoch]
@@ -59,15 +63,12 @@ def fit(
         reconstruction = model.decode(reparameterize(mu, logvar, noise)).float()
         return elbo_loss(x, reconstruction, mu, logvar, beta, params.free_bits)
 
-    def validate() -> dict[str, float]:
-        return evaluate(model, validation, params)
-
     return model, training.fit(
         "rde",
         model,
         draw,
         loss,
-        validate,
+        None if validation is None else partial(evaluate, model, validation, params),
         params.optimizer,
         runtime,
         seed,

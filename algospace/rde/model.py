@@ -5,7 +5,7 @@ encoder that reconstructs its own context is minimised by a constant and carries
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ class RegimeVAE(nn.Module):
 
     A token is a patch of consecutive rows (one row in the profile `full`).
     """
+
+    centre: Tensor
+    axes: Tensor
 
     def __init__(
         self,
@@ -53,6 +56,9 @@ class RegimeVAE(nn.Module):
         self.decode_steps = nn.Sequential(
             nn.GELU(), nn.Linear(d_model, d_model), nn.GELU(), nn.Linear(d_model, patch * n_features)
         )
+        # Where the regime vector's axes lie in the latent; `algospace.rde.space` turns them once training is over.
+        self.register_buffer("centre", torch.zeros(latent_dim))
+        self.register_buffer("axes", torch.eye(latent_dim))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, window, features) -> mean and log variance, each (batch, latent_dim)."""
@@ -66,10 +72,15 @@ class RegimeVAE(nn.Module):
         steps: Tensor = self.decode_steps(self.expand(z)[:, None, :] + self.queries)
         return steps.reshape(len(z), self.config["window"], self.config["n_features"])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Regime vectors tanh(mu / 2), (batch, latent_dim), each in (-1, 1)."""
-        mu, _ = self.encode(x)
-        return torch.tanh(mu / 2)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Regime vectors (batch, latent_dim), each in (-1, 1), and the confidence (batch,) in each.
+
+        A vector is tanh(y / 2) of y, the posterior mean along the space's axes; the confidence is the share of the
+        prior's variance that the window removes.
+        """
+        mu, logvar = self.encode(x)
+        confidence = (1 - logvar.exp().mean(dim=1)).clamp(0, 1)
+        return torch.tanh((mu - self.centre) @ self.axes / 2), confidence
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -105,16 +116,30 @@ def load(tensors: dict[str, np.ndarray], config: dict[str, Any]) -> RegimeVAE:
     return model
 
 
-def encode(model: RegimeVAE, windows: Callable[[np.ndarray], np.ndarray], ends: np.ndarray) -> np.ndarray:
-    """Regime vectors (len(ends), latent_dim) of the windows that end at ``ends``, float32.
+class Encoded(NamedTuple):
+    """Regimes of n windows."""
 
-    A vector depends on the rows of its own window alone. Raises `InputError` for a window with NaN.
+    vectors: np.ndarray  # float32 (n, latent)
+    confidence: np.ndarray  # float32 (n,)
+
+
+def encode(model: RegimeVAE, windows: Callable[[np.ndarray], np.ndarray], ends: np.ndarray) -> Encoded:
+    """Regimes of the windows that end at ``ends``.
+
+    A vector depends on the rows of its own window alone. Raises `InputError` for a window with NaN, of another length
+    or with another number of features.
     """
-    vectors = np.empty((len(ends), model.mu.out_features), np.float32)
+    config = model.config
+    expected = (config["window"], config["n_features"])
+    vectors = np.empty((len(ends), config["latent_dim"]), np.float32)
+    confidence = np.empty(len(ends), np.float32)
     block = 20 * nets.INFERENCE_ROWS
     for start in range(0, len(ends), block):
         x = windows(ends[start : start + block])
+        if x.shape[1:] != expected:
+            raise InputError(f"rde: expected windows of {expected} rows and features, found {x.shape[1:]}")
         if not np.isfinite(x).all():
             raise InputError("rde: expected finite windows, found NaN or inf")
-        (vectors[start : start + block],) = nets.infer(model, x)
-    return vectors
+        at = slice(start, start + block)
+        vectors[at], confidence[at] = nets.infer(model, x)
+    return Encoded(vectors, confidence)

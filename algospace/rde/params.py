@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from algospace import training
 from algospace.params import Params
+from algospace.rde.communication import CommunicationParams
+from algospace.rde.space import AlarmParams
 
 
 class RDEParams(Params):
@@ -22,6 +24,11 @@ class RDEParams(Params):
     beta_warmup_epochs: int = Field(ge=0)
     free_bits: float = Field(ge=0)
     optimizer: training.AccumulatingParams
+    folds: int = Field(ge=2)
+    archetypes: int = Field(ge=2, le=8)
+    min_correlation: float = Field(gt=0, lt=1)
+    alarms: AlarmParams
+    communication: CommunicationParams
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:

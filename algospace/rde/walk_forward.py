@@ -1,0 +1,42 @@
+"""Regime vectors of train rows by models that have not seen them, so that what learns from them is not flattered.
+
+Train is cut into blocks in time order. A block is encoded by a model fitted on the blocks before it; the first, which
+has none before it, by a model fitted on the second: it has not seen the block either, but it knows what came later.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import ks_2samp
+
+
+def blocks(ends: np.ndarray, folds: int, length: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(windows to fit on, windows to encode) of each fold, as positions in train's window ends (n,), ascending.
+
+    No window to fit on shares a row with one to encode: windows are ``length`` rows long.
+    """
+    parts = np.array_split(np.arange(len(ends)), folds)
+    plan = []
+    for k, part in enumerate(parts):
+        seen = np.concatenate(parts[:k]) if k else parts[1]
+        first, last = ends[part[0]], ends[part[-1]]
+        apart = (ends[seen] <= first - length) | (ends[seen] >= last + length)
+        plan.append((seen[apart], part))
+    return plan
+
+
+def shift(out_of_fold: np.ndarray, final: np.ndarray, later: np.ndarray) -> dict[str, Any]:
+    """How far train's vectors (n, latent) lie from what the final model gives: to train itself and to later rows.
+
+    The root mean square difference on the same rows, in standard deviations of the final vectors; and the mean over
+    dimensions of the Kolmogorov-Smirnov distance to the vectors of later rows (m, latent), out of fold and in sample.
+    """
+
+    def distance(vectors: np.ndarray) -> float:
+        return float(np.mean([ks_2samp(a, b).statistic for a, b in zip(vectors.T, later.T, strict=True)]))
+
+    return {
+        "rms_difference": float(np.sqrt((((out_of_fold - final) / final.std(axis=0)) ** 2).mean())),
+        "ks_out_of_fold_to_later": distance(out_of_fold),
+        "ks_in_sample_to_later": distance(final),
+    }
