@@ -228,7 +228,7 @@ def test_windows_that_are_not_finite_are_refused(bad):
     with pytest.raises(InputError, match="rde: expected a finite loss"):
         fit(params(), broken, toy(8))
     with pytest.raises(InputError, match="rde: expected finite windows"):
-        rde.encode(small_model(), lambda ends: broken[ends], np.arange(48)).vectors
+        rde.encode(small_model(), lambda ends: broken[ends], np.arange(48))
 
 
 # Judging
