@@ -380,6 +380,35 @@ def test_out_of_memory_goes_on_in_parts_with_the_same_batches(capsys):
     ]
 
 
+def test_parts_done_before_memory_ran_out_do_not_count_twice():
+    task, calls = Task(accumulation=2), []
+
+    def loss(chosen, noise, epoch):
+        calls.append(chosen)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return task.loss(chosen, noise, epoch)
+
+    configured = Task(accumulation=4)
+    assert task.fit(loss=loss) == configured.fit()
+    assert same_weights(task.model, configured.model)
+
+
+def test_every_step_has_noise_and_masks_of_its_own():
+    task, noises, masks = Task(), [], []
+    task.model[2].register_forward_hook(lambda module, inputs, output: masks.append(output[0] / inputs[0][0]))
+
+    def loss(chosen, noise, epoch):
+        noises.append(noise[:6].flatten().tolist())
+        value = task.loss(chosen, noise, epoch)
+        masks[-1] = str(masks[-1].tolist()) + str(torch.randn(1).item())
+        return value
+
+    task.fit(loss=loss, validate=None)
+    assert len({str(noise) for noise in noises}) == 24
+    assert len(set(masks)) == 24
+
+
 def test_the_parts_survive_in_the_state(capsys):
     straight = Task()
     found = straight.fit(loss=crowded(straight, 2))
