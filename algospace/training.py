@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -39,13 +39,12 @@ class AccumulatingParams(OptimizerParams):
 
     accumulation: int = Field(ge=1)
 
-    @model_validator(mode="after")
-    def _a_part_holds_a_sample(self) -> Self:
-        if self.accumulation > self.batch_size:
-            raise ValueError(
-                f"expected accumulation of at most batch_size ({self.batch_size}), found {self.accumulation}"
-            )
-        return self
+    @field_validator("accumulation")
+    @classmethod
+    def _a_part_holds_a_sample(cls, parts: int, info: ValidationInfo) -> int:
+        if parts > info.data.get("batch_size", parts):
+            raise ValueError(f"expected at most batch_size ({info.data['batch_size']}), found {parts}")
+        return parts
 
 
 class Saver(Protocol):

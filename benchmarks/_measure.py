@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import psutil
@@ -21,17 +21,24 @@ class Busy(RuntimeError):
 
 def seconds(run: Callable[[], object], repeats: int) -> float:
     """Time ``run`` and return the median; `Busy` when others used more than 0.1 core meanwhile."""
-    times = []
+    (median,) = interleaved([run], repeats)
+    return median
+
+
+def interleaved(runs: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Medians of several, timed in turn, so that whatever changes meanwhile meets all of them; `Busy` as above."""
+    times: list[list[float]] = [[] for _ in runs]
     others, wall = _others(), time.perf_counter()
-    while len(times) < repeats or time.perf_counter() - wall < LEAST_SECONDS:
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
+    while len(times[0]) < repeats or time.perf_counter() - wall < LEAST_SECONDS:
+        for run, found in zip(runs, times, strict=True):
+            start = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - start)
     wall = time.perf_counter() - wall
     used = (_others() - others) / max(wall, 1e-9)
     if used > MOST_OTHERS:
         raise Busy(f"other processes used {used:.2f} cores")
-    return statistics.median(times)
+    return [statistics.median(found) for found in times]
 
 
 def _others() -> float:

@@ -213,6 +213,34 @@ def test_a_resumed_run_ends_with_the_same_bytes(at):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("parts", [2, 5])
+def test_a_batch_in_parts_means_the_same(parts):
+    train, validation = toy(48), toy(8, 1)
+    whole, found = fit(params(dropout=0.0, free_bits=0.2), train, validation)
+    cut, again = fit(params(dropout=0.0, free_bits=0.2, accumulation=parts), train, validation)
+    for one, other in zip(found.history, again.history, strict=True):
+        assert other == pytest.approx(one, abs=1e-5)
+    for (name, a), b in zip(whole.state_dict().items(), cut.state_dict().values(), strict=True):
+        if not name.endswith("in_proj_bias"):  # softmax cancels the keys' part: its gradient is rounding
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_it_trains_in_bfloat16():
+    windows = toy(64)
+    run = params(beta=0.0, dropout=0.0, epochs=60, samples_per_epoch=64, learning_rate=1e-2)
+    _, found = fit(run, windows, windows, runtime=RUNTIME.model_copy(update={"precision": "bfloat16"}))
+    assert found.history[-1]["validation/loss"] < found.history[0]["validation/loss"] / 5
+
+
+def test_the_seed_decides_whatever_was_drawn_before():
+    first, found = fit(params(), toy(48), toy(8, 1))
+    torch.manual_seed(5)
+    second, again = fit(params(), toy(48), toy(8, 1))
+    assert again == found
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert fit(params(), toy(48), toy(8, 1), seed=1)[1] != found
+
+
 @pytest.mark.parametrize(("n_train", "n_select"), [(1, 8), (48, 1), (0, 0)])
 def test_too_few_windows_are_refused(n_train, n_select):
     with pytest.raises(InputError, match=rf"rde: expected windows .* found {n_train} and {n_select}"):

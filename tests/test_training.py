@@ -1,4 +1,5 @@
 import copy
+import json
 import math
 import os
 
@@ -338,3 +339,220 @@ def test_weights_are_a_copy():
         model.weight.zero_()
     assert kept["weight"].abs().sum() > 0
     assert not kept["weight"].requires_grad
+
+
+# Parts of a batch
+
+
+def whole(**changes):
+    """Fit without dropout: final weights as one vector."""
+    task = Task(dropout=0.0, **changes)
+    task.fit()
+    return nn.utils.parameters_to_vector(task.model.parameters())
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_a_batch_in_parts_means_the_same(parts):
+    # The last batch of an epoch has 6 samples: in 3 parts it is even, in 8 two of them are empty.
+    torch.testing.assert_close(whole(accumulation=parts), whole(), rtol=0, atol=1e-6)
+
+
+def crowded(task, most):
+    """The loss of a device that holds so many samples."""
+
+    def loss(chosen, noise, epoch):
+        if len(chosen) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return task.loss(chosen, noise, epoch)
+
+    return loss
+
+
+def test_out_of_memory_goes_on_in_parts_with_the_same_batches(capsys):
+    configured = Task(accumulation=4)
+    expected = configured.fit()
+    task = Task()
+    assert task.fit(loss=crowded(task, 2)) == expected
+    assert same_weights(task.model, configured.model)
+    assert [line for line in capsys.readouterr().err.splitlines() if "memory" in line] == [
+        "test: out of memory, going on with 2 parts of a batch",
+        "test: out of memory, going on with 4 parts of a batch",
+    ]
+
+
+def test_parts_done_before_memory_ran_out_do_not_count_twice():
+    task, calls = Task(accumulation=2), []
+
+    def loss(chosen, noise, epoch):
+        calls.append(chosen)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return task.loss(chosen, noise, epoch)
+
+    configured = Task(accumulation=4)
+    assert task.fit(loss=loss) == configured.fit()
+    assert same_weights(task.model, configured.model)
+
+
+def test_every_step_has_noise_and_masks_of_its_own():
+    task, noises, masks = Task(), [], []
+    task.model[2].register_forward_hook(lambda module, inputs, output: masks.append(output[0] / inputs[0][0]))
+
+    def loss(chosen, noise, epoch):
+        noises.append(noise[:6].flatten().tolist())
+        value = task.loss(chosen, noise, epoch)
+        masks[-1] = str(masks[-1].tolist()) + str(torch.randn(1).item())
+        return value
+
+    task.fit(loss=loss, validate=None)
+    assert len({str(noise) for noise in noises}) == 24
+    assert len(set(masks)) == 24
+
+
+def test_the_parts_survive_in_the_state(capsys):
+    straight = Task()
+    found = straight.fit(loss=crowded(straight, 2))
+    states = {}
+    first = Task()
+    first.fit(lambda step, snapshot: states.update({step: copy.deepcopy(snapshot())}), loss=crowded(first, 2))
+    capsys.readouterr()
+    other = Other()
+    assert other.fit(resumed=states[7], loss=crowded(other, 2)) == found
+    assert same_weights(other.model, straight.model)
+    assert "memory" not in capsys.readouterr().err
+
+
+def test_memory_for_no_sample_is_refused():
+    task = Task()
+    with pytest.raises(InputError, match="test: out of memory with 8 parts of a batch of 8"):
+        task.fit(loss=crowded(task, 0))
+
+
+def test_what_cannot_be_cut_is_refused_when_memory_runs_out():
+    task = Task(accumulation=None)
+    with pytest.raises(InputError, match="test: out of memory with 1 parts of a batch of 8"):
+        task.fit(loss=crowded(task, 4))
+
+
+def test_the_memory_of_the_cpu_counts_too():
+    task = Task()
+
+    def loss(chosen, noise, epoch):
+        if len(chosen) > 4:
+            torch.empty(2**60)
+        return task.loss(chosen, noise, epoch)
+
+    assert task.fit(loss=loss) == Task(accumulation=2).fit()
+
+
+def test_another_error_is_none_of_memory():
+    def loss(chosen, noise, epoch):
+        raise RuntimeError("other")
+
+    with pytest.raises(RuntimeError, match="other"):
+        Task().fit(loss=loss)
+
+
+def test_more_parts_than_samples_are_refused():
+    content = PARAMS.model_dump() | {"accumulation": 9}
+    with pytest.raises(ValueError, match=r"expected at most batch_size \(8\), found 9"):
+        training.AccumulatingParams(**content)
+
+
+# Precision and memory
+
+
+def test_bfloat16_trains_and_resumes_with_the_same_bytes():
+    runtime = RUNTIME.model_copy(update={"precision": "bfloat16"})
+    params = PARAMS.model_copy(update={"epochs": 60})
+    task, kinds, states = Task(params=params, runtime=runtime), set(), {}
+    task.model[0].register_forward_hook(lambda module, inputs, output: kinds.add(output.dtype))
+    before = task.validate()["loss"]
+    kinds.clear()
+
+    def keep(step, snapshot):
+        if step == 100:
+            states[step] = copy.deepcopy(snapshot())
+
+    found = task.fit(keep)
+    assert task.validate()["loss"] < before / 4
+    assert kinds == {torch.bfloat16, torch.float32}  # validation is float32
+    assert all(parameter.dtype == torch.float32 for parameter in task.model.parameters())
+    other = Other(params=params, runtime=runtime)
+    assert other.fit(resumed=states[100]) == found
+    assert found != Task(params=params).fit()
+
+
+def test_clearing_memory_changes_nothing(monkeypatch):
+    cleared = []
+    monkeypatch.setattr(training, "free_memory", lambda: cleared.append(1))
+    plain = Task()
+    found = plain.fit()
+    assert not cleared
+    tidy = Task(runtime=RUNTIME.model_copy(update={"clear_memory_interval": 5}))
+    assert tidy.fit() == found
+    assert len(cleared) == 24 // 5
+    monkeypatch.undo()
+    tidy = Task(runtime=RUNTIME.model_copy(update={"clear_memory_interval": 1}))
+    assert tidy.fit() == found
+    assert same_weights(tidy.model, plain.model)
+
+
+# Several trainings in one stage
+
+
+def test_without_validation_the_last_weights_are_kept():
+    task, kept = Task(params=PARAMS.model_copy(update={"patience": 1})), []
+    found = task.fit(lambda step, snapshot: kept.append(training.weights(task.model)), validate=None)
+    assert found.best_epoch == 5
+    assert [row.keys() for row in found.history] == [{"train/loss"}] * 6
+    assert all(torch.equal(value, kept[-1][name]) for name, value in task.model.state_dict().items())
+    assert not task.model.training
+
+
+def test_nothing_that_was_drawn_before_matters():
+    plain, later = Task(), Task()
+    found = plain.fit()
+    torch.manual_seed(31)
+    torch.randn(5)
+    assert later.fit() == found
+
+
+def folds(saver, upto=None):
+    """Two trainings of one stage; the second dies at a step."""
+    results = []
+    for number in (1, 2):
+        part = saver.part(f"fold_{number}")
+        task = Task(seed=number)
+        started = []
+
+        def loss(chosen, noise, epoch, task=task, started=started, number=number):
+            started.append(epoch)
+            if number == 2 and len(started) == upto:
+                raise Killed
+            return task.loss(chosen, noise, epoch)
+
+        results.append((task.fit(saver=part, loss=loss), task.model, len(started)))
+    return results
+
+
+def test_a_finished_part_is_not_trained_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training_state, "SAVE_EVERY", 10)
+    straight = folds(training_state.TrainingState(None))
+    with pytest.raises(Killed):
+        folds(training_state.TrainingState(tmp_path / "state", "walk"), upto=15)
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["fold_1", "fold_2"]
+    again = folds(training_state.TrainingState(tmp_path / "state", "walk"))
+    assert [steps for *_, steps in again] == [0, 14]
+    for (found, model, _), (expected, reference, _) in zip(again, straight, strict=True):
+        assert found == expected
+        assert same_weights(model, reference)
+
+
+def test_memory_is_logged_for_every_epoch_and_part(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Task().fit(saver=training_state.TrainingState(None, "walk").part("fold_1"))
+    lines = [json.loads(line) for line in (tmp_path / "logs/walk.jsonl").read_text().splitlines()]
+    assert [(line["part"], line["epoch"]) for line in lines] == [("fold_1", epoch) for epoch in range(6)]
+    assert all(line["memory_mib"] > 10 for line in lines)
