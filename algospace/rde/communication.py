@@ -137,7 +137,8 @@ def fit(
         return {"loss": objective(torch.from_numpy(select).to(runtime.device))[0].item()}
 
     run = training.fit("rde.communication", model, draw, loss, validate, params.optimizer, runtime, seed, saver)
-    calibrate(model.cpu(), select)
+    # Frozen first: the LSTM's kernel gives other bits while its weights ask for gradients.
+    calibrate(model.cpu().requires_grad_(False), select)
     return model, run
 
 

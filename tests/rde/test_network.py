@@ -21,7 +21,7 @@ from algospace.rde import model as rde
 from algospace.rde.model import RegimeVAE
 from algospace.rde.params import RDEParams
 
-DEFAULT = load_params("rde", RDEParams, Path(__file__).parents[1] / "params.yaml")
+DEFAULT = load_params("rde", RDEParams, Path(__file__).parents[2] / "params.yaml")
 SMALL = {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_ff": 32, "latent_dim": 3, "dropout": 0.1}
 
 
