@@ -20,12 +20,12 @@ from algospace.errors import InputError
 from algospace.features import windows
 from algospace.features.params import FeatureParams
 from algospace.features.windows import Rows
+from algospace.ppo import Observation, Step
 from algospace.synergy import Gate1Params
 
 AGENTS = ("structure", "tactical", "arbitrageur")
 PASS, WITH, AGAINST = range(3)
 DELAYS = 5  # bars an entry may wait beyond the next open: 0..4
-Observation = dict[str, Tensor]
 
 
 class Candidates(NamedTuple):
@@ -129,17 +129,6 @@ def vote(actions: Tensor) -> tuple[Tensor, Tensor]:
     winner = torch.where(counts.max(-1).values >= 2, counts.argmax(-1), torch.full_like(counts[..., 0], PASS))
     leader = (actions == winner[..., None]).to(torch.int64).argmax(-1)
     return winner, leader
-
-
-class Step(NamedTuple):
-    """One step of every episode."""
-
-    observation: Observation
-    reward: Tensor  # float32 (episodes,)
-    discount: Tensor  # float32: gamma to the power of the bars spent flat
-    terminated: Tensor
-    truncated: Tensor
-    final: Observation  # where the step led, before any reset: what a truncated episode bootstraps from
 
 
 class TradingEnv:

@@ -20,7 +20,7 @@ ORDER = (
     "synergy", "signals", "synthetic", "planted",
     "features.params", "features.prepared", "features.table", "features.census", "features.fitted", "features.windows",
     "features.health", "features.outputs",
-    "market", "performance", "nets", "training",
+    "market", "performance", "nets", "training", "ppo",
     "rde.params", "rde.model", "rde.fit", "rde.figures", "mrms", "env", "agents", "mappo", "consensus",
     "policy.simulation", "policy.decide", "policy.exams", "policy.bundle", "pictures", "report", "policy.evaluation",
 )  # fmt: skip
