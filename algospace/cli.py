@@ -88,7 +88,7 @@ def _params(arguments: argparse.Namespace) -> None:
     from algospace.features.params import FeatureParams
     from algospace.indicators.params import IndicatorParams
     from algospace.market import MarketParams
-    from algospace.mrms import MRMSParams
+    from algospace.mrms.params import MRMSParams
     from algospace.pipeline.config import SECTIONS, RuntimeParams, load_params
     from algospace.policy.evaluation import ExportParams
     from algospace.rde.params import RDEParams

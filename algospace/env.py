@@ -14,12 +14,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from algospace import market, mrms
+from algospace import market
 from algospace.data.contracts import Contract
 from algospace.errors import InputError
 from algospace.features import windows
 from algospace.features.params import FeatureParams
 from algospace.features.windows import Rows
+from algospace.mrms.proposal import Proposal
+from algospace.mrms.state import SIDES
 from algospace.ppo import Observation, Step
 from algospace.synergy import Gate1Params
 
@@ -37,7 +39,7 @@ class Candidates(NamedTuple):
     row: np.ndarray  # int64: row of the 5-minute table
     direction: np.ndarray  # int8: +1 or -1, of the signal
     context: np.ndarray  # (n, c) float32: regime, Gate-1 state, both proposals
-    proposal: mrms.Proposal  # arrays (n, 2)
+    proposal: Proposal  # arrays (n, 2)
     stop: np.ndarray  # (n, 2) stop distance in price
     net_r: np.ndarray  # (n, 2, DELAYS)
     exit_row: np.ndarray  # (n, 2, DELAYS) int64
@@ -48,7 +50,7 @@ def candidates(
     m5: pd.DataFrame,
     ends: np.ndarray,
     regime: np.ndarray,
-    proposal: mrms.Proposal,
+    proposal: Proposal,
     bars: market.Bars,
     costs: market.Costs,
     gate1: Gate1Params,
@@ -56,7 +58,7 @@ def candidates(
 ) -> Candidates:
     """Assemble the candidates at rows ``ends`` from the frozen experts' outputs, run every bracket once."""
     direction = m5["candidate_direction"].to_numpy()[ends]
-    side = np.array(mrms.SIDES) * direction[:, None]
+    side = np.array(SIDES) * direction[:, None]
     stop = market.stop_distance(m5["m30_atr"].to_numpy()[ends, None], proposal.stop_atr, costs.tick)
     outcome = market.bracket(
         bars, ends[:, None, None], side[:, :, None], stop[:, :, None], proposal.reward_risk[:, :, None],
@@ -66,7 +68,7 @@ def candidates(
     return Candidates(ends, direction, context, proposal, stop, outcome.net_r, outcome.exit_row, outcome.entry_row)
 
 
-def proposal_code(proposal: mrms.Proposal) -> np.ndarray:
+def proposal_code(proposal: Proposal) -> np.ndarray:
     """Both sides' risk vectors (n, 8): units / 5, stop / 3 ATR, reward-risk / 5, confidence."""
     parts = [proposal.units / 5, proposal.stop_atr / 3, proposal.reward_risk / 5, proposal.confidence]
     return np.concatenate([np.stack(parts, axis=-1)[:, s] for s in range(2)], axis=1).astype(np.float32)

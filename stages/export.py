@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from algospace import agents, artefacts, mrms, report
+from algospace import agents, artefacts, report
 from algospace.consensus import Calibration
 from algospace.data import bars as bars_module
 from algospace.data.splits import TEST
 from algospace.features.fitted import Fitted
+from algospace.mrms import model as risk_model
 from algospace.pipeline import provenance, stage
 from algospace.pipeline.config import RuntimeParams, load_params
 from algospace.pipeline.settings import load_settings
@@ -46,7 +47,7 @@ def main() -> None:
         settings,
         Fitted.from_tensors(artefacts.read_tensors(FITTED)[0]),
         regime_model.load(*artefacts.read_tensors(REGIME_MODEL)),
-        mrms.load(*artefacts.read_tensors(RISK_MODEL)),
+        risk_model.load(*artefacts.read_tensors(RISK_MODEL)),
         agents.load(weights, header["team"]),
         Calibration(**header["calibration"]),
     )

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from algospace import artefacts, consensus, env, mappo, mrms, nets
+from algospace import artefacts, consensus, env, mappo, nets
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared, windows
 from algospace.features.fitted import Fitted
+from algospace.mrms import model as risk_model
 from algospace.performance import rounded
 from algospace.pipeline import stage
 from algospace.pipeline.config import RuntimeParams, load_params
@@ -40,7 +41,7 @@ def main() -> None:
     rows = windows.prepared_rows(
         m5, prepared.read_regime_rows(ROWS), Fitted.from_tensors(artefacts.read_tensors(FITTED)[0])
     )
-    risk = mrms.load(*artefacts.read_tensors(RISK))
+    risk = risk_model.load(*artefacts.read_tensors(RISK))
 
     def of_split(code: int, synergies: bool) -> exams.Material:
         ends = prepared.candidate_rows(m5, code, synergies)

@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from algospace import artefacts, market, mrms, nets
+from algospace import artefacts, market, nets
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared
+from algospace.mrms.figures import figures
+from algospace.mrms.fit import fit
+from algospace.mrms.outcomes import outcome_table
+from algospace.mrms.params import MRMSParams
+from algospace.mrms.state import context
 from algospace.performance import rounded
 from algospace.pipeline import stage
 from algospace.pipeline.config import RuntimeParams, load_params
@@ -27,7 +32,7 @@ def main() -> None:
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
     exchange = load_params("market", market.MarketParams)
-    params = load_params("mrms", mrms.MRMSParams)
+    params = load_params("mrms", MRMSParams)
     stage.make_deterministic(runtime, seed)
 
     main_table = prepared.learning_rows(pd.read_parquet(MAIN, columns=list(prepared.MARKET_COLUMNS)))
@@ -39,22 +44,22 @@ def main() -> None:
     sets = {}
     for code in (TRAIN, SELECT, REPORT):
         chosen = events[events["split"] == code]
-        context = mrms.context(chosen, prepared.regime_vectors_at(chosen, vectors))
-        sets[code] = context, mrms.outcome_table(bars, chosen, costs, params, exchange.max_bars)
+        seen = context(chosen, prepared.regime_vectors_at(chosen, vectors))
+        sets[code] = seen, outcome_table(bars, chosen, costs, params, exchange.max_bars)
 
     with training_state("mrms") as state:
-        model, fit = mrms.fit(
+        model, run = fit(
             sets[TRAIN], sets[SELECT], exchange.limits.max_units, params, runtime.device, state, state.resumed
         )
         artefacts.write_tensors(MODEL, nets.arrays(model.cpu()), model.config)
-        figures = mrms.figures(model, *sets[REPORT], sets[TRAIN][1], params)
+        found = figures(model, *sets[REPORT], sets[TRAIN][1], params)
         counts = {
             "train_candidates": len(sets[TRAIN][0]),
-            "best_epoch": fit.best_epoch,
-            "epochs": len(fit.history),
+            "best_epoch": run.best_epoch,
+            "epochs": len(run.history),
         }
-        artefacts.write_json(METRICS, rounded(counts | figures))
-        write_curves(CURVES, fit.history)
+        artefacts.write_json(METRICS, rounded(counts | found))
+        write_curves(CURVES, run.history)
 
 
 if __name__ == "__main__":

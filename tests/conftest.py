@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from algospace import mrms, synthetic
+from algospace import synthetic
 from algospace.consensus import Calibration, MARLParams
 from algospace.data import contracts
 from algospace.data.bars import fill_gaps
@@ -16,6 +16,9 @@ from algospace.features.params import FeatureParams
 from algospace.features.windows import GATE1_CODE, REGIME
 from algospace.indicators.params import IndicatorParams
 from algospace.market import MarketParams
+from algospace.mrms.model import RiskEnsemble
+from algospace.mrms.params import MRMSParams
+from algospace.mrms.state import CONTEXT
 from algospace.pipeline.config import load_params
 from algospace.policy import exams
 from algospace.policy.decide import Policy, Settings
@@ -111,13 +114,13 @@ def trading(settings, fitted_state, section):
 def _policy(settings, fitted_state, section):
     torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
-    grid = section("mrms", mrms.MRMSParams)
+    grid = section("mrms", MRMSParams)
     regime = RegimeVAE(
         len(REGIME["mmd12"]), settings.features.window_regime, patch=4, d_model=16, n_heads=2, n_layers=1, d_ff=16,
         latent_dim=LATENT, dropout=0.1,
     )  # fmt: skip
-    risk = mrms.RiskNet(
-        len(mrms.CONTEXT) + LATENT, 8, settings.market.limits.max_units, list(grid.stop_grid),
+    risk = RiskEnsemble(
+        len(CONTEXT) + LATENT, 8, settings.market.limits.max_units, list(grid.stop_grid),
         list(grid.reward_risk_grid), 0.2,
     )  # fmt: skip
     marl = section("marl", MARLParams).model_copy(update={"channels": (4, 8, 8), "head_dim": 16, "n_heads": 2})

@@ -21,7 +21,9 @@ ORDER = (
     "features.params", "features.prepared", "features.table", "features.census", "features.fitted", "features.windows",
     "features.health", "features.outputs",
     "market", "performance", "nets", "training", "ppo",
-    "rde.params", "rde.model", "rde.fit", "rde.figures", "mrms", "env", "agents", "mappo", "consensus",
+    "rde.params", "rde.model", "rde.fit", "rde.figures",
+    "mrms.params", "mrms.track", "mrms.state", "mrms.outcomes", "mrms.model", "mrms.objective", "mrms.fit",
+    "mrms.proposal", "mrms.figures", "env", "agents", "mappo", "consensus",
     "policy.simulation", "policy.decide", "policy.exams", "policy.bundle", "pictures", "report", "policy.evaluation",
 )  # fmt: skip
 PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings")
@@ -93,7 +95,7 @@ def test_imports_run_one_way(module):
         above |= set(ORDER)
     if module.startswith("pipeline."):
         above |= {f"pipeline.{name}" for name in PIPELINE[: PIPELINE.index(module.split(".")[1])]}
-    packages = {"", "data", "indicators", "features", "rde", "policy", "pipeline"}
+    packages = {"", "data", "indicators", "features", "rde", "mrms", "policy", "pipeline"}
     used = {name.removeprefix("algospace").removeprefix(".") for name in imports(source(f"algospace.{module}"))}
     assert used - packages <= above, f"{module} imports {sorted(used - packages - above)}"
 

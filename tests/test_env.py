@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from algospace import env, market, mrms
+from algospace import env, market
 from algospace.data.contracts import CONTRACTS
 from algospace.env import AGAINST, AGENTS, DELAYS, PASS, WITH, Candidates, TradingEnv, Windows
 from algospace.errors import InputError
@@ -15,6 +15,7 @@ from algospace.features import fitted, windows
 from algospace.features.params import FeatureParams
 from algospace.features.windows import Rows
 from algospace.market import MarketParams
+from algospace.mrms.proposal import Proposal
 from algospace.pipeline.config import load_params
 from algospace.synergy import Gate1Params
 
@@ -51,7 +52,7 @@ def by_hand(rows, net_r=0.5, wait=1, hold=3, reward_risk=2.0, stop=4.0, units=1)
     rows = np.asarray(rows, np.int64)
     entry = rows[:, None, None] + wait + np.arange(DELAYS) + np.zeros((n, 2, 1), np.int64)
     net_r = np.broadcast_to(np.asarray(net_r, np.float64), (n, 2, DELAYS)).copy()
-    proposal = mrms.Proposal(
+    proposal = Proposal(
         np.full((n, 2), units), np.full((n, 2), 1.0), np.broadcast_to(reward_risk, (n, 2)).astype(float),
         np.full((n, 2), 0.5),
     )  # fmt: skip
@@ -529,7 +530,7 @@ def test_candidates_are_the_markets_outcomes():
     m5 = small_table()
     ends = np.array([3, 18, 25, 41])
     rng = np.random.default_rng(1)
-    proposal = mrms.Proposal(
+    proposal = Proposal(
         rng.integers(0, 6, (4, 2)), rng.choice([0.5, 1.0, 2.0], (4, 2)), rng.choice([1.5, 3.0], (4, 2)),
         rng.random((4, 2)),
     )  # fmt: skip
@@ -556,7 +557,7 @@ def test_candidates_are_the_markets_outcomes():
 def test_nothing_later_is_in_a_candidates_context():
     m5 = small_table()
     ends = np.array([3, 25])
-    proposal = mrms.Proposal(*(np.ones((2, 2)) for _ in range(4)))
+    proposal = Proposal(*(np.ones((2, 2)) for _ in range(4)))
     costs = market.Costs.of(MES, 1.0)
 
     def context(table):
@@ -570,7 +571,7 @@ def test_nothing_later_is_in_a_candidates_context():
 
 
 def test_proposal_code():
-    proposal = mrms.Proposal(*(np.array([[a, b]]) for a, b in ((2, 5), (0.75, 3.0), (1.5, 5.0), (0.4, 0.9))))
+    proposal = Proposal(*(np.array([[a, b]]) for a, b in ((2, 5), (0.75, 3.0), (1.5, 5.0), (0.4, 0.9))))
     found = env.proposal_code(proposal)
     assert found[0].tolist() == pytest.approx([0.4, 0.25, 0.3, 0.4, 1.0, 1.0, 1.0, 0.9])
     assert found.dtype == np.float32

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from algospace import agents, mrms, nets
+from algospace import agents, nets
 from algospace.consensus import MARLParams
+from algospace.mrms.model import RiskEnsemble
+from algospace.mrms.params import MRMSParams
 from algospace.pipeline.config import load_params
 from algospace.rde.model import RegimeVAE
 from algospace.rde.params import RDEParams
@@ -111,9 +113,9 @@ def regime_vae():
 
 
 def risk_net():
-    params = load_params("mrms", mrms.MRMSParams, FILE)
+    params = load_params("mrms", MRMSParams, FILE)
     grids = list(params.stop_grid), list(params.reward_risk_grid)
-    return mrms.RiskNet(30, params.hidden_dim, 5, *grids, params.dropout), [(30,)]
+    return RiskEnsemble(30, params.hidden_dim, 5, *grids, params.dropout), [(30,)]
 
 
 class SeededTeam(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from algospace import agents, artefacts, market, mrms, nets
+from algospace import agents, artefacts, market, nets
 from algospace.consensus import Calibration, Gate2Params
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
@@ -21,6 +21,7 @@ from algospace.features.fitted import Fitted
 from algospace.features.params import FeatureParams
 from algospace.features.table import SIDE
 from algospace.indicators.params import IndicatorParams
+from algospace.mrms import model as risk_model
 from algospace.policy.decide import Policy, Settings
 from algospace.rde import model as regime_model
 from algospace.synergy import Gate1Params
@@ -132,7 +133,7 @@ def load(directory: Path) -> tuple[Policy, dict[str, Any]]:
             Settings(**settings, seed=_count(manifest, "seed", 0), threads=_count(manifest, "threads", 1)),
             Fitted.from_tensors(tensors["fitted.safetensors"][0]),
             regime_model.load(*tensors["rde.safetensors"]),
-            mrms.load(*tensors["mrms.safetensors"]),
+            risk_model.load(*tensors["mrms.safetensors"]),
             agents.load(*tensors["marl.safetensors"]),
             Calibration(float(manifest["calibration"]["slope"]), float(manifest["calibration"]["intercept"])),
         )

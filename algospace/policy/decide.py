@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from algospace import agents, consensus, env, market, mrms
+from algospace import agents, consensus, env, market
 from algospace.consensus import Calibration, Consensus, Gate2Params
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
@@ -20,6 +20,9 @@ from algospace.features.fitted import Fitted
 from algospace.features.params import FeatureParams
 from algospace.features.windows import Rows
 from algospace.indicators.params import IndicatorParams
+from algospace.mrms.model import RiskEnsemble
+from algospace.mrms.proposal import Proposal, propose
+from algospace.mrms.state import context
 from algospace.policy.simulation import Order, Simulation, simulate
 from algospace.rde.model import RegimeVAE, encode
 from algospace.synergy import Gate1Params
@@ -47,7 +50,7 @@ class Policy(NamedTuple):
     settings: Settings
     fitted: Fitted
     rde: RegimeVAE
-    mrms: mrms.RiskNet
+    mrms: RiskEnsemble
     team: agents.Team
     calibration: Calibration
 
@@ -88,7 +91,7 @@ def decide(policy: Policy, bars: pd.DataFrame, trade_from: pd.Timestamp | None =
     whole = windows.complete(rows, settings.features)[events] & in_time
     ready = events[whole]
     regime = regimes(policy.rde, rows, ready, settings.features)
-    proposal = mrms.propose(policy.mrms, mrms.context(table.m5.iloc[ready], regime))
+    proposal = propose(policy.mrms, context(table.m5.iloc[ready], regime))
     return replay(policy, table.m5, rows, events, whole, regime, proposal, first_row)
 
 
@@ -113,7 +116,7 @@ def replay(
     events: np.ndarray,
     whole: np.ndarray,
     regime: np.ndarray,
-    proposal: mrms.Proposal,
+    proposal: Proposal,
     first_row: int,
 ) -> Replay:
     """Decide ``events`` in time order with the frozen experts' outputs at those whose windows are ``whole``."""
@@ -137,7 +140,7 @@ def replay(
             _refuse(record, ["account: a trade is open"])
             return None
         i = number[k]
-        single = mrms.Proposal(*(part[i : i + 1] for part in proposal))
+        single = Proposal(*(part[i : i + 1] for part in proposal))
         context = np.concatenate(
             [
                 regime[i : i + 1],
@@ -207,7 +210,7 @@ def _proposal_record(
     stop: float,
     reward_risk: float,
     units: int,
-    proposal: mrms.Proposal,
+    proposal: Proposal,
     atr: float,
 ) -> Record:
     # Stop and target prices are indicative, about the last close: the bracket hangs on the fill.

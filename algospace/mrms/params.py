@@ -1,0 +1,29 @@
+"""The `mrms` section of params.yaml."""
+
+from itertools import pairwise
+
+from pydantic import Field, field_validator
+
+from algospace import training
+from algospace.params import Params
+
+
+class MRMSParams(Params):
+    """The `mrms` section."""
+
+    hidden_dim: int = Field(ge=2)
+    dropout: float = Field(ge=0, lt=1)
+    stop_grid: tuple[float, ...] = Field(min_length=1)
+    reward_risk_grid: tuple[float, ...] = Field(min_length=1)
+    unit_risk: float = Field(gt=0)
+    kelly_fraction: float = Field(gt=0, le=1)
+    consistency: float = Field(ge=0)
+    entropy: float = Field(ge=0)
+    optimizer: training.OptimizerParams
+
+    @field_validator("stop_grid", "reward_risk_grid")
+    @classmethod
+    def _ascending(cls, grid: tuple[float, ...]) -> tuple[float, ...]:
+        if grid[0] <= 0 or any(b <= a for a, b in pairwise(grid)):
+            raise ValueError("expected positive numbers in ascending order")
+        return grid
