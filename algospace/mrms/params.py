@@ -8,6 +8,19 @@ from algospace import training
 from algospace.params import Params
 
 
+class CommunicationParams(Params):
+    """The `mrms.communication` section."""
+
+    length: int = Field(ge=1)
+    hidden_dim: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+    risk_weight: float = Field(ge=0)
+    outcome_weight: float = Field(ge=0)
+    pnl_weight: float = Field(ge=0)
+    temporal_weight: float = Field(ge=0)
+    optimizer: training.OptimizerParams
+
+
 class MRMSParams(Params):
     """The `mrms` section."""
 
@@ -20,6 +33,7 @@ class MRMSParams(Params):
     consistency: float = Field(ge=0)
     entropy: float = Field(ge=0)
     optimizer: training.OptimizerParams
+    communication: CommunicationParams
 
     @field_validator("stop_grid", "reward_risk_grid")
     @classmethod
