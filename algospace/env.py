@@ -20,7 +20,7 @@ from algospace.errors import InputError
 from algospace.features import windows
 from algospace.features.params import FeatureParams
 from algospace.features.windows import Rows
-from algospace.mrms.proposal import Proposal
+from algospace.mrms.proposal import Proposal, code
 from algospace.mrms.state import SIDES
 from algospace.ppo import Observation, Step
 from algospace.synergy import Gate1Params
@@ -40,7 +40,6 @@ class Candidates(NamedTuple):
     direction: np.ndarray  # int8: +1 or -1, of the signal
     context: np.ndarray  # (n, c) float32: regime, Gate-1 state, both proposals
     proposal: Proposal  # arrays (n, 2)
-    stop: np.ndarray  # (n, 2) stop distance in price
     net_r: np.ndarray  # (n, 2, DELAYS)
     exit_row: np.ndarray  # (n, 2, DELAYS) int64
     entry_row: np.ndarray  # (n, 2, DELAYS) int64, -1 without a fill
@@ -59,19 +58,12 @@ def candidates(
     """Assemble the candidates at rows ``ends`` from the frozen experts' outputs, run every bracket once."""
     direction = m5["candidate_direction"].to_numpy()[ends]
     side = np.array(SIDES) * direction[:, None]
-    stop = market.stop_distance(m5["m30_atr"].to_numpy()[ends, None], proposal.stop_atr, costs.tick)
     outcome = market.bracket(
-        bars, ends[:, None, None], side[:, :, None], stop[:, :, None], proposal.reward_risk[:, :, None],
+        bars, ends[:, None, None], side[:, :, None], proposal.stop[:, :, None], proposal.reward_risk[:, :, None],
         np.arange(DELAYS), costs, max_bars,
     )  # fmt: skip
-    context = np.concatenate([regime, windows.gate1_code(m5, ends, direction, gate1), proposal_code(proposal)], axis=1)
-    return Candidates(ends, direction, context, proposal, stop, outcome.net_r, outcome.exit_row, outcome.entry_row)
-
-
-def proposal_code(proposal: Proposal) -> np.ndarray:
-    """Both sides' risk vectors (n, 8): units / 5, stop / 3 ATR, reward-risk / 5, confidence."""
-    parts = [proposal.units / 5, proposal.stop_atr / 3, proposal.reward_risk / 5, proposal.confidence]
-    return np.concatenate([np.stack(parts, axis=-1)[:, s] for s in range(2)], axis=1).astype(np.float32)
+    context = np.concatenate([regime, windows.gate1_code(m5, ends, direction, gate1), code(proposal)], axis=1)
+    return Candidates(ends, direction, context, proposal, outcome.net_r, outcome.exit_row, outcome.entry_row)
 
 
 class Windows:
@@ -178,8 +170,8 @@ class TradingEnv:
         self.session = tensor(sessions, torch.int64)
         self.context = tensor(candidates.context, torch.float32)
         self.net_r = tensor(candidates.net_r, torch.float32)
-        self.pnl = tensor(candidates.net_r * candidates.stop[:, :, None] * contract.point_value, torch.float64)
-        self.risk = tensor(candidates.stop * contract.point_value, torch.float64)
+        self.pnl = tensor(candidates.net_r * candidates.proposal.stop[:, :, None] * contract.point_value, torch.float64)
+        self.risk = tensor(candidates.proposal.stop * contract.point_value, torch.float64)
         # A refused or unfilled order is a pass, whatever the agents wanted.
         permitted = candidates.proposal.reward_risk >= params.limits.min_reward_risk
         self.fills = tensor((candidates.entry_row >= 0) & permitted[:, :, None], torch.bool)

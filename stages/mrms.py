@@ -9,9 +9,11 @@ from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared
 from algospace.mrms.figures import figures
 from algospace.mrms.fit import fit
-from algospace.mrms.outcomes import outcome_table
+from algospace.mrms.outcomes import Lessons
 from algospace.mrms.params import MRMSParams
-from algospace.mrms.state import context
+from algospace.mrms.proposal import propose
+from algospace.mrms.trades import with_past_accounts
+from algospace.mrms.walk_forward import folds, shift, walk_forward
 from algospace.performance import rounded
 from algospace.pipeline import stage
 from algospace.pipeline.config import RuntimeParams, load_params
@@ -23,6 +25,7 @@ MANIFEST = Path("data/prepared/manifest.json")
 EVENTS = Path("data/prepared/mrms_training_data.parquet")
 VECTORS = Path("data/regimes/regime_vectors.parquet")
 MODEL = Path("models/mrms/mrms.safetensors")
+PROPOSALS = Path("data/proposals/train_proposals.parquet")
 METRICS = Path("metrics/mrms.json")
 CURVES = Path("metrics/curves/mrms")
 
@@ -35,30 +38,35 @@ def main() -> None:
     params = load_params("mrms", MRMSParams)
     stage.make_deterministic(runtime, seed)
 
+    manifest = artefacts.read_json(MANIFEST)
+    data, contract = prepared.reading(manifest), prepared.contract(manifest)
     main_table = prepared.learning_rows(pd.read_parquet(MAIN, columns=list(prepared.MARKET_COLUMNS)))
-    bars = market.Bars.of(main_table)
-    contract = prepared.contract(artefacts.read_json(MANIFEST))
-    costs = market.Costs.of(contract, exchange.cost_multiplier)
+    venue = market.Venue.of(main_table, contract, exchange)
     events = pd.read_parquet(EVENTS)
     vectors = pd.read_parquet(VECTORS)
-    sets = {}
-    for code in (TRAIN, SELECT, REPORT):
-        chosen = events[events["split"] == code]
-        seen = context(chosen, prepared.regime_vectors_at(chosen, vectors))
-        sets[code] = seen, outcome_table(bars, chosen, costs, params, exchange.max_bars)
+
+    def of_split(code: int) -> Lessons:
+        chosen = events[events["split"] == code].reset_index(drop=True)
+        return Lessons.new(chosen, prepared.regime_vectors_at(chosen, vectors), venue, params)
+
+    train, select, report = (of_split(code) for code in (TRAIN, SELECT, REPORT))
+    lessons = with_past_accounts(train, venue, params, seed)
 
     with training_state("mrms") as state:
         model, run = fit(
-            sets[TRAIN], sets[SELECT], exchange.limits.max_units, params, runtime.device, state, state.resumed
+            "mrms", lessons, select, exchange.limits.max_units, params, runtime.device, state, state.resumed
         )
-        artefacts.write_tensors(MODEL, nets.arrays(model.cpu()), model.config)
-        found = figures(model, *sets[REPORT], sets[TRAIN][1], params)
-        counts = {
-            "train_candidates": len(sets[TRAIN][0]),
-            "best_epoch": run.best_epoch,
-            "epochs": len(run.history),
-        }
-        artefacts.write_json(METRICS, rounded(counts | found))
+        parts = folds(train.events, params.folds, data.embargo_m30_bars, data.embargo_m5_bars)
+        out_of_fold = walk_forward(
+            train, lessons, parts, run.best_epoch + 1, exchange.limits.max_units, params, contract.tick, seed,
+            runtime.device,
+        )  # fmt: skip
+        final, judged = (propose(model, part.states, part.events, contract.tick) for part in (train, report))
+        found = figures(model.cpu(), judged, report, train.net_r, venue, params, seed)
+        counts = {"train_candidates": len(train.events), "best_epoch": run.best_epoch, "epochs": len(run.history)}
+        artefacts.write_tensors(MODEL, nets.arrays(model), model.config)
+        artefacts.write_parquet(PROPOSALS, out_of_fold.table(train.events["row"].to_numpy()))
+        artefacts.write_json(METRICS, rounded(counts | found | shift(out_of_fold, final, params)))
         write_curves(CURVES, run.history)
 
 

@@ -16,9 +16,9 @@ from algospace.features.params import FeatureParams
 from algospace.features.windows import GATE1_CODE, REGIME
 from algospace.indicators.params import IndicatorParams
 from algospace.market import MarketParams
-from algospace.mrms.model import RiskEnsemble
+from algospace.mrms import model as ensemble
 from algospace.mrms.params import MRMSParams
-from algospace.mrms.state import CONTEXT
+from algospace.mrms.state import feature_names
 from algospace.pipeline.config import load_params
 from algospace.policy import exams
 from algospace.policy.decide import Policy, Settings
@@ -103,9 +103,9 @@ def trading(settings, fitted_state, section):
     """A policy whose agents always follow the signal and whose confidence always passes: it trades all it may."""
     policy = _policy(settings, fitted_state, section)
     with torch.no_grad():
-        policy.mrms.position[-1].bias[3] += 8.0
-        policy.mrms.target[-1].bias[4] += 8.0
-        policy.mrms.stop[-1].bias[5] += 8.0
+        policy.mrms.position.common[3] += 8.0
+        policy.mrms.target.common[4] += 8.0
+        policy.mrms.stop.common[5] += 8.0
         for head in policy.team.out:
             head.bias[1] += 8.0
     return policy._replace(calibration=Calibration(0.0, 5.0))
@@ -114,15 +114,14 @@ def trading(settings, fitted_state, section):
 def _policy(settings, fitted_state, section):
     torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
-    grid = section("mrms", MRMSParams)
+    grid = section("mrms", MRMSParams).model_copy(update={"hidden_dim": 8})
     regime = RegimeVAE(
         len(REGIME["mmd12"]), settings.features.window_regime, patch=4, d_model=16, n_heads=2, n_layers=1, d_ff=16,
         latent_dim=LATENT, dropout=0.1,
     )  # fmt: skip
-    risk = RiskEnsemble(
-        len(CONTEXT) + LATENT, 8, settings.market.limits.max_units, list(grid.stop_grid),
-        list(grid.reward_risk_grid), 0.2,
-    )  # fmt: skip
+    risk = ensemble.new(feature_names(LATENT), settings.market.limits.max_units, grid)
+    for agent in (risk.position, risk.stop, risk.target):
+        torch.nn.init.normal_(agent.network[-1].weight)
     marl = section("marl", MARLParams).model_copy(update={"channels": (4, 8, 8), "head_dim": 16, "n_heads": 2})
     team = exams.new_team(marl, LATENT + GATE1_CODE + PROPOSAL_CODE, seed=0)
     for model in (regime, risk, team):

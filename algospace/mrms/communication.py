@@ -280,7 +280,7 @@ def form(trades: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def adapt(win_rate: np.ndarray, streak: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Factor in (0, 1] on the proposed size.
+    """Factor in (0, 1] on the proposed size: the restraint that `algospace.mrms.proposal.size` takes.
 
     Below a win rate of 0.4: 0.5 + 0.5 w / 0.4; a streak of more than a fifth of 20 losses: times 1 - min(streak / 20,
     0.5); sigma above 0.3: times 1 - min(sigma - 0.3, 0.3). ``sigma`` is by how much the standard deviation predicted
@@ -291,15 +291,6 @@ def adapt(win_rate: np.ndarray, streak: np.ndarray, sigma: np.ndarray) -> np.nda
     factor = factor * np.where(ratio > 0.2, 1 - np.minimum(ratio, 0.5), 1.0)
     adapted: np.ndarray = factor * np.where(sigma > 0.3, 1 - np.minimum(sigma - 0.3, 0.3), 1.0)
     return adapted
-
-
-def adapted_units(units: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Units times the factor, rounded down, but no order is lost: one unit stays one.
-
-    A size of 0 would end the trades whose results could end the streak; what stops trading are the hard limits.
-    """
-    smaller: np.ndarray = np.maximum(np.floor(units * factor), np.minimum(units, 1)).astype(np.int64)
-    return smaller
 
 
 def load(tensors: dict[str, np.ndarray], config: dict[str, Any]) -> TrackNet:

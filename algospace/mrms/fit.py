@@ -1,5 +1,6 @@
 """Training of the risk ensemble."""
 
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -8,45 +9,42 @@ from torch import Tensor
 
 from algospace import training
 from algospace.errors import InputError
+from algospace.mrms import model as ensemble
 from algospace.mrms.model import RiskEnsemble
-from algospace.mrms.objective import risk_loss
+from algospace.mrms.objective import Losses, risk_loss
+from algospace.mrms.outcomes import Lessons
 from algospace.mrms.params import MRMSParams
+from algospace.mrms.state import States
 
 
 def fit(
-    train: tuple[np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray],
+    name: str,
+    train: Lessons,
+    validation: Lessons | None,
     n_units: int,
     params: MRMSParams,
     device: str,
     on_step: training.OnStep,
     resumed: dict[str, Any] | None,
 ) -> tuple[RiskEnsemble, training.Fit]:
-    """Train on contexts (events, 2, n) and outcomes (events, 2, stops, rewards), in time order.
+    """Train an ensemble; without ``validation`` it trains all epochs and keeps the last weights.
 
     A batch is a run of consecutive events, each seen from one side, so that the Sortino of a batch is that of a
-    stretch of time. Raises `InputError` when there is nothing to train on.
+    stretch of time.
+
+    Raises
+    ------
+    InputError
+        When there is nothing to train on, or a state is not finite.
     """
-    if len(train[0]) < 2 or len(validation[0]) < 2:
-        raise InputError(
-            f"mrms: expected candidates in train and in select, found {len(train[0])} and {len(validation[0])}"
-        )
-    x, r = (torch.from_numpy(array).to(device) for array in train)
-    x_val, r_val = (torch.from_numpy(array).flatten(0, 1).to(device) for array in validation)
-    if not torch.isfinite(x).all() or not torch.isfinite(x_val).all():
-        raise InputError("mrms: expected finite contexts, found NaN or inf")
-    model = RiskEnsemble(
-        x.shape[-1],
-        params.hidden_dim,
-        n_units,
-        list(params.stop_grid),
-        list(params.reward_risk_grid),
-        params.dropout,
-    ).to(device)
-    stops, rewards = (
-        torch.tensor(params.stop_grid, device=device),
-        torch.tensor(params.reward_risk_grid, device=device),
-    )
+    for lessons, where in ((train, "train"), (validation, "select")):
+        if lessons is not None:
+            if len(lessons.net_r) < 2:
+                raise InputError(f"mrms: expected candidates in {where}, found {len(lessons.net_r)}")
+            require_finite(lessons.states)
+    x, r = (torch.from_numpy(array).to(device) for array in (train.states.values, train.net_r))
+    model = ensemble.new(train.states.names, n_units, params).to(device)
+    stops, rewards = (torch.tensor(grid, device=device) for grid in (params.stop_grid, params.reward_risk_grid))
     batch = min(params.optimizer.batch_size, len(x))
 
     def draw() -> Tensor:
@@ -56,13 +54,35 @@ def fit(
 
     def loss(chosen: Tensor, epoch: int) -> Tensor:
         event, side = chosen // 2, chosen % 2
-        units, stop, target = model(x[event, side])
-        return risk_loss(units, stop, target, r[event, side], stops, rewards, params)[0]
-
-    def validate() -> dict[str, float]:
-        units, stop, target = model(x_val)
-        value, sortino = risk_loss(units, stop, target, r_val, stops, rewards, params)
-        return {"loss": value.item(), "sortino": sortino.item()}
+        return risk_loss(model(x[event, side]), r[event, side], stops, rewards, params).total
 
     run = params.optimizer.model_copy(update={"batch_size": batch})
-    return model, training.fit("mrms", model, draw, loss, validate, run, on_step, resumed)
+    if validation is None:
+        epochs = count()
+
+        def validate() -> dict[str, float]:
+            return {"loss": -float(next(epochs))}  # every epoch is the best so far
+
+        run = run.model_copy(update={"patience": run.epochs, "min_delta": 0.0})
+    else:
+        x_val, r_val = (
+            torch.from_numpy(array).flatten(0, 1).to(device) for array in (validation.states.values, validation.net_r)
+        )
+
+        def validate() -> dict[str, float]:
+            judged = risk_loss(model(x_val), r_val, stops, rewards, params)
+            return {"loss": judged.agents.item()} | _named(judged)
+
+    return model, training.fit(name, model, draw, loss, validate, run, on_step, resumed)
+
+
+def _named(losses: Losses) -> dict[str, float]:
+    return {name: getattr(losses, name).item() for name in ("sortino", "growth", "coordinator")}
+
+
+def require_finite(states: States) -> None:
+    """Raise `InputError` that names the first feature that is NaN or infinite, and the event that has it."""
+    broken = np.argwhere(~np.isfinite(states.values))
+    if len(broken):
+        event, _, feature = broken[0]
+        raise InputError(f"mrms: expected finite states, found NaN or inf in {states.names[feature]} of event {event}")

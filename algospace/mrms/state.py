@@ -1,14 +1,47 @@
-"""What M-RMS knows of an event, seen from each side."""
+"""What M-RMS knows of an event: 30 numbers of the market, seen from each side, and ten of the account."""
+
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from algospace.mrms.track import ACCOUNT, FRESH
 
 CONTEXT = (
     "type_1", "type_2", "type_3", "type_4", "with_signal", "strength_mlmi", "strength_nwrqk", "strength_fvg",
     "bars_to_complete", "quality", "atr_share", "volume_ratio", "momentum", "rsi", "range", "hour_sin", "hour_cos",
     "behind_distance", "behind_strength", "ahead_distance", "ahead_strength", "time_left",
 )  # fmt: skip
-SIDES = (1, -1)  # with the signal, against it: the first axis of every proposal
+SIDES = (1, -1)  # with the signal, against it: the second axis of every state and proposal
+
+
+class States(NamedTuple):
+    """States of n events from both sides."""
+
+    values: np.ndarray  # float32 (n, 2, features)
+    names: tuple[str, ...]  # of the features
+
+    def of(self, rows: np.ndarray | slice) -> "States":
+        """The states of some events."""
+        return self._replace(values=self.values[rows])
+
+    def with_accounts(self, accounts: np.ndarray) -> "States":
+        """The same events for other accounts, ten numbers each: (n, 10)."""
+        values = self.values.copy()
+        values[:, :, -len(ACCOUNT) :] = accounts[:, None]
+        return self._replace(values=values)
+
+
+def feature_names(latent: int) -> tuple[str, ...]:
+    """Names of a state's features for regime vectors of ``latent`` numbers; with 8 they are 40."""
+    return (*CONTEXT, *(f"regime_{i}" for i in range(latent)), *ACCOUNT)
+
+
+def states(events: pd.DataFrame, regime: np.ndarray) -> States:
+    """States of events for a fresh account; arguments as `context`."""
+    seen = context(events, regime)
+    fresh = np.broadcast_to(FRESH, (*seen.shape[:2], len(FRESH)))
+    return States(np.concatenate([seen, fresh], axis=-1), feature_names(regime.shape[1]))
 
 
 def context(events: pd.DataFrame, regime: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ ACCOUNT = (
     "balance", "drawdown", "max_drawdown", "win_rate", "profit_factor", "sortino", "trades", "session_trades",
     "win_rate_5", "win_rate_10",
 )  # fmt: skip
+# The numbers of an account that has not traded.
+FRESH = np.array([1.0, 0.0, 0.0, 0.5, 0.1, 0.0, 0.0, 0.0, 0.5, 0.5], np.float32)
 MIN_TRADES = 5  # below it the whole record's win rate, profit factor and Sortino ratio say nothing
 
 
@@ -29,9 +31,23 @@ class Track(NamedTuple):
         four = np.empty((0, 4), np.float32)
         return cls(four, four, np.empty(0), np.empty(0, np.int64))
 
-    def until(self, count: int) -> "Track":
-        """The first ``count`` trades."""
-        return Track(*(part[:count] for part in self))
+    def then(self, later: "Track") -> "Track":
+        """Append the trades of a later record."""
+        return Track(*(np.concatenate(parts) for parts in zip(self, later, strict=True)))
+
+
+def risk_vector(
+    units: np.ndarray | int, stop_atr: np.ndarray | float, reward_risk: np.ndarray | float,
+    confidence: np.ndarray | float,
+) -> np.ndarray:  # fmt: skip
+    """Units / 5, stop / 3 ATR, reward-risk / 5, confidence, on a new last axis, float32."""
+    parts = np.broadcast_arrays(np.divide(units, 5), np.divide(stop_atr, 3), np.divide(reward_risk, 5), confidence)
+    return np.stack(parts, axis=-1).astype(np.float32)
+
+
+def outcome_vector(exits: np.ndarray, net_r: np.ndarray, bars_held: np.ndarray) -> np.ndarray:
+    """Hit the stop, hit the target, net R, bars held / 100, on a new last axis, float32."""
+    return np.stack([exits == market.STOP, exits == market.TARGET, net_r, bars_held / 100], -1).astype(np.float32)
 
 
 def account_state(track: Track, account: market.Account, initial: float, limits: market.LimitParams) -> np.ndarray:
@@ -83,7 +99,8 @@ def accounts_after(
     track: Track, first: np.ndarray, last: np.ndarray, session: np.ndarray, initial: float
 ) -> market.Account:
     """Accounts (m,) that start with ``initial`` USD, make the trades ``first[i]:last[i]`` and are in ``session[i]``."""
-    found = _accounts(track.pnl, track.session_id, *(np.asarray(a, np.int64) for a in (first, last, session)), initial)
+    first, last, session = (np.asarray(array, np.int64) for array in (first, last, session))
+    found = _accounts(track.pnl, track.session_id, first, last, session, float(initial))
     return market.Account(*(torch.from_numpy(array) for array in found))
 
 

@@ -22,6 +22,8 @@ from algospace.features.params import FeatureParams
 from algospace.features.table import SIDE
 from algospace.indicators.params import IndicatorParams
 from algospace.mrms import model as risk_model
+from algospace.mrms.model import require_features
+from algospace.mrms.state import feature_names
 from algospace.policy.decide import Policy, Settings
 from algospace.rde import model as regime_model
 from algospace.synergy import Gate1Params
@@ -159,6 +161,7 @@ def _check_widths(policy: Policy) -> None:
         raise BundleError(f"MMD references: expected {width[0]} sets of rows of 4, found {np.shape(reference.points)}")
     if np.shape(reference.kernel_scales) != (5,) or np.shape(reference.median_distance) != ():
         raise BundleError("MMD references: expected 5 kernel scales and one distance, found others")
+    require_features(tuple(policy.mrms.config["features"]), feature_names(policy.rde.config["latent_dim"]))
     if policy.rde.config["window"] != policy.settings.features.window_regime:
         raise BundleError("features.window_regime: expected the window of the regime network, found another")
 

@@ -12,9 +12,7 @@ from algospace.consensus import Calibration, MARLParams
 from algospace.features import windows
 from algospace.features.table import SIDE
 from algospace.features.windows import Rows
-from algospace.mrms.model import RiskEnsemble
-from algospace.mrms.proposal import propose
-from algospace.mrms.state import context
+from algospace.mrms.proposal import Proposal
 from algospace.policy.decide import Settings
 
 
@@ -31,12 +29,11 @@ def material(
     ends: np.ndarray,
     rows: Rows,
     regime: np.ndarray,
-    risk: RiskEnsemble,
+    proposal: Proposal,
     settings: Settings,
     device: str,
 ) -> Material:
     """Assemble the candidates at rows ``ends`` of a feature table; ``regime`` (len(ends), latent) are their vectors."""
-    proposal = propose(risk, context(m5.iloc[ends], regime))
     costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
     found = env.candidates(
         m5, ends, regime, proposal, market.Bars.of(m5), costs, settings.gate1, settings.market.max_bars

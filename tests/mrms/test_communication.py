@@ -14,7 +14,6 @@ from algospace.mrms.communication import (
     PREDICTED,
     TrackNet,
     adapt,
-    adapted_units,
     advise,
     calibration_error,
     communication_loss,
@@ -57,6 +56,11 @@ def track(net_r, generator):
     risk = np.column_stack([*sizes, generator.random(n)]).astype(np.float32)
     outcome = np.column_stack([net_r < 0, net_r > 1.5, net_r, generator.random(n)]).astype(np.float32)
     return Track(risk, outcome, 100 * np.asarray(net_r, float), np.arange(n))
+
+
+def until(given, count):
+    """The first trades of a track."""
+    return Track(*(part[:count] for part in given))
 
 
 def independent(n, seed):
@@ -114,7 +118,7 @@ def test_a_prediction_knows_the_trades_before_it_only():
     model, given = net(), independent(60, 1)
     whole = advise(model, *histories(given, LENGTH))
     for n in (0, 1, 19, 20, 21, 37, 60):
-        part = advise(model, *histories(given.until(n), LENGTH))
+        part = advise(model, *histories(until(given, n), LENGTH))
         for a, b in zip(part, whole, strict=True):
             assert np.array_equal(a, b[: n + 1])
     # The future poisoned: nothing up to and including the prediction of trade 30 moves, everything after it does.
@@ -329,7 +333,7 @@ def test_it_trains_on_fewer_trades_than_a_sequence_holds(params):
 def test_bad_trades_are_refused_by_name(params):
     good = independent(30, 0)
     with pytest.raises(InputError, match="mrms communication: expected trades in train and in select, found 1 and 30"):
-        fit(good.until(1), good, params)
+        fit(until(good, 1), good, params)
     for name in ("risk", "outcome"):
         broken = good._replace(**{name: np.full((30, 4), np.nan, np.float32)})
         with pytest.raises(InputError, match=f"mrms communication: expected finite {name}, found NaN"):
@@ -403,11 +407,6 @@ def test_a_losing_streak_never_raises_the_size():
     assert (np.diff(factors) <= 0).all()
     assert factors[0] == 1
     assert factors[-1] < 0.4
-
-
-def test_adapted_units():
-    units, factor = np.array([0, 1, 1, 2, 3, 5, 5]), np.array([0.2, 0.2, 1.0, 0.9, 0.7, 0.5, 1.0])
-    assert adapted_units(units, factor).tolist() == [0, 1, 1, 1, 2, 2, 5]
 
 
 def test_calibration_error_by_hand():
