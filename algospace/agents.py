@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from algospace import nets
-from algospace.env import AGENTS, DELAYS, PASS, Observation
+from algospace.env import AGENTS, DELAYS, PASS
+from algospace.ppo import Observation
 
 ROUNDS = 3  # of communication, in every pass
 

@@ -88,7 +88,7 @@ def _params(arguments: argparse.Namespace) -> None:
     from algospace.features.params import FeatureParams
     from algospace.indicators.params import IndicatorParams
     from algospace.market import MarketParams
-    from algospace.mrms import MRMSParams
+    from algospace.mrms.params import MRMSParams
     from algospace.params import RuntimeParams
     from algospace.pipeline.config import SECTIONS, load_params
     from algospace.policy.evaluation import ExportParams

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from algospace import nets
 from algospace.agents import Team
-from algospace.env import AGAINST, AGENTS, PASS, WITH, Observation, vote
+from algospace.env import AGAINST, AGENTS, PASS, WITH, vote
 from algospace.mappo import PPOParams
 from algospace.params import Params
+from algospace.ppo import Observation
 
 PASSES = nets.INFERENCE_ROWS
 ACTIONS = ("pass", "with", "against")

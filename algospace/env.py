@@ -14,18 +14,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from algospace import market, mrms
+from algospace import market
 from algospace.data.contracts import Contract
 from algospace.errors import InputError
 from algospace.features import windows
 from algospace.features.params import FeatureParams
 from algospace.features.windows import Rows
+from algospace.mrms.proposal import Proposal, code
+from algospace.mrms.state import SIDES
+from algospace.ppo import Observation, Step
 from algospace.synergy import Gate1Params
 
 AGENTS = ("structure", "tactical", "arbitrageur")
 PASS, WITH, AGAINST = range(3)
 DELAYS = 5  # bars an entry may wait beyond the next open: 0..4
-Observation = dict[str, Tensor]
 
 
 class Candidates(NamedTuple):
@@ -37,8 +39,7 @@ class Candidates(NamedTuple):
     row: np.ndarray  # int64: row of the 5-minute table
     direction: np.ndarray  # int8: +1 or -1, of the signal
     context: np.ndarray  # (n, c) float32: regime, Gate-1 state, both proposals
-    proposal: mrms.Proposal  # arrays (n, 2)
-    stop: np.ndarray  # (n, 2) stop distance in price
+    proposal: Proposal  # arrays (n, 2)
     net_r: np.ndarray  # (n, 2, DELAYS)
     exit_row: np.ndarray  # (n, 2, DELAYS) int64
     entry_row: np.ndarray  # (n, 2, DELAYS) int64, -1 without a fill
@@ -48,7 +49,7 @@ def candidates(
     m5: pd.DataFrame,
     ends: np.ndarray,
     regime: np.ndarray,
-    proposal: mrms.Proposal,
+    proposal: Proposal,
     bars: market.Bars,
     costs: market.Costs,
     gate1: Gate1Params,
@@ -56,20 +57,13 @@ def candidates(
 ) -> Candidates:
     """Assemble the candidates at rows ``ends`` from the frozen experts' outputs, run every bracket once."""
     direction = m5["candidate_direction"].to_numpy()[ends]
-    side = np.array(mrms.SIDES) * direction[:, None]
-    stop = market.stop_distance(m5["m30_atr"].to_numpy()[ends, None], proposal.stop_atr, costs.tick)
+    side = np.array(SIDES) * direction[:, None]
     outcome = market.bracket(
-        bars, ends[:, None, None], side[:, :, None], stop[:, :, None], proposal.reward_risk[:, :, None],
+        bars, ends[:, None, None], side[:, :, None], proposal.stop[:, :, None], proposal.reward_risk[:, :, None],
         np.arange(DELAYS), costs, max_bars,
     )  # fmt: skip
-    context = np.concatenate([regime, windows.gate1_code(m5, ends, direction, gate1), proposal_code(proposal)], axis=1)
-    return Candidates(ends, direction, context, proposal, stop, outcome.net_r, outcome.exit_row, outcome.entry_row)
-
-
-def proposal_code(proposal: mrms.Proposal) -> np.ndarray:
-    """Both sides' risk vectors (n, 8): units / 5, stop / 3 ATR, reward-risk / 5, confidence."""
-    parts = [proposal.units / 5, proposal.stop_atr / 3, proposal.reward_risk / 5, proposal.confidence]
-    return np.concatenate([np.stack(parts, axis=-1)[:, s] for s in range(2)], axis=1).astype(np.float32)
+    context = np.concatenate([regime, windows.gate1_code(m5, ends, direction, gate1), code(proposal)], axis=1)
+    return Candidates(ends, direction, context, proposal, outcome.net_r, outcome.exit_row, outcome.entry_row)
 
 
 class Windows:
@@ -131,17 +125,6 @@ def vote(actions: Tensor) -> tuple[Tensor, Tensor]:
     return winner, leader
 
 
-class Step(NamedTuple):
-    """One step of every episode."""
-
-    observation: Observation
-    reward: Tensor  # float32 (episodes,)
-    discount: Tensor  # float32: gamma to the power of the bars spent flat
-    terminated: Tensor
-    truncated: Tensor
-    final: Observation  # where the step led, before any reset: what a truncated episode bootstraps from
-
-
 class TradingEnv:
     """Vectorised episodes over a stretch of candidates, one unit a trade.
 
@@ -187,8 +170,8 @@ class TradingEnv:
         self.session = tensor(sessions, torch.int64)
         self.context = tensor(candidates.context, torch.float32)
         self.net_r = tensor(candidates.net_r, torch.float32)
-        self.pnl = tensor(candidates.net_r * candidates.stop[:, :, None] * contract.point_value, torch.float64)
-        self.risk = tensor(candidates.stop * contract.point_value, torch.float64)
+        self.pnl = tensor(candidates.net_r * candidates.proposal.stop[:, :, None] * contract.point_value, torch.float64)
+        self.risk = tensor(candidates.proposal.stop * contract.point_value, torch.float64)
         # A refused or unfilled order is a pass, whatever the agents wanted.
         permitted = candidates.proposal.reward_risk >= params.limits.min_reward_risk
         self.fills = tensor((candidates.entry_row >= 0) & permitted[:, :, None], torch.bool)

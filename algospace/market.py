@@ -98,6 +98,22 @@ class Costs(NamedTuple):
         return loss / (reward_risk - commission + loss)
 
 
+class Venue(NamedTuple):
+    """Bars of one contract and the rules under which they are traded."""
+
+    bars: Bars
+    session: np.ndarray  # int64 (n,): session id of each bar
+    contract: Contract
+    costs: Costs
+    params: MarketParams
+
+    @classmethod
+    def of(cls, bars: pd.DataFrame, contract: Contract, params: MarketParams) -> "Venue":
+        """Take the venue of a bars table."""
+        costs = Costs.of(contract, params.cost_multiplier)
+        return cls(Bars.of(bars), bars["session_id"].to_numpy(), contract, costs, params)
+
+
 class Outcome(NamedTuple):
     """Results of brackets: arrays of one shape."""
 
@@ -146,6 +162,21 @@ def bracket(
         flat[4].astype(np.int64), costs.slippage, costs.commission / costs.point_value, max_bars,
     )  # fmt: skip
     return Outcome(*(array.reshape(shape) for array in results))
+
+
+def known_row(bars: Bars, rows: np.ndarray, outcome: Outcome) -> np.ndarray:
+    """Row at whose close the end of each bracket is known; ``rows`` are the decisions' rows.
+
+    What ends a trade or an order without a fill may be the session's end, or the end of the data: neither is known to
+    have come before the next session's first bar.
+    """
+    exits = outcome.exit
+    ends: np.ndarray = np.select(
+        [exits == OPEN, exits == NO_FILL, exits == SESSION],
+        [np.full(exits.shape, len(bars.close)), bars.session_end[rows] + 1, outcome.exit_row + 1],
+        outcome.exit_row,
+    )
+    return ends
 
 
 @numba.njit(cache=True)

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from algospace import agents, artefacts, mrms, report
+from algospace import agents, artefacts, report
 from algospace.consensus import Calibration
 from algospace.data import bars as bars_module
 from algospace.data.splits import TEST
 from algospace.features.fitted import Fitted
+from algospace.mrms import communication
+from algospace.mrms import model as risk_model
 from algospace.params import RuntimeParams
 from algospace.pipeline import provenance, stage
 from algospace.pipeline.config import load_params
@@ -17,18 +19,21 @@ from algospace.pipeline.settings import load_settings
 from algospace.policy import bundle, evaluation
 from algospace.policy.decide import Policy, decide
 from algospace.rde import model as regime_model
+from algospace.rde.space import Space
 
 MAIN = Path("data/prepared/main_training_data.parquet")
 FITTED = Path("data/prepared/fitted.safetensors")
 MANIFEST = Path("data/prepared/manifest.json")
 VECTORS = Path("data/regimes/regime_vectors.parquet")
 REGIME_MODEL = Path("models/rde/rde.safetensors")
+SPACE = Path("models/rde/space.safetensors")
 RISK_MODEL = Path("models/mrms/mrms.safetensors")
+MEMORY = Path("models/mrms/communication.safetensors")
 TEAM_MODEL = Path("models/marl/marl.safetensors")
 VALIDATION = Path("metrics/marl.json")
 LOCK = Path("requirements.lock")
 BUNDLE = Path("models/bundle")
-INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, RISK_MODEL, TEAM_MODEL, LOCK)
+INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, SPACE, RISK_MODEL, MEMORY, TEAM_MODEL, LOCK)
 REPORT = Path("reports/report.html")
 METRICS = Path("metrics/export.json")
 
@@ -43,11 +48,15 @@ def main() -> None:
     stage.make_deterministic(runtime, seed)
 
     weights, header = artefacts.read_tensors(TEAM_MODEL)
+    axes, words = artefacts.read_tensors(SPACE)
     trained = Policy(
         settings,
         Fitted.from_tensors(artefacts.read_tensors(FITTED)[0]),
         regime_model.load(*artefacts.read_tensors(REGIME_MODEL)),
-        mrms.load(*artefacts.read_tensors(RISK_MODEL)),
+        Space(**axes),
+        words["archetypes"],
+        risk_model.load(*artefacts.read_tensors(RISK_MODEL)),
+        communication.load(*artefacts.read_tensors(MEMORY)),
         agents.load(weights, header["team"]),
         Calibration(**header["calibration"]),
     )

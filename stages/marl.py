@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from algospace import artefacts, consensus, env, mappo, mrms, nets
+from algospace import artefacts, consensus, env, mappo, nets
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared, windows
 from algospace.features.fitted import Fitted
+from algospace.mrms import model as risk_model
+from algospace.mrms.proposal import Proposal, propose
+from algospace.mrms.state import states
 from algospace.params import RuntimeParams
 from algospace.performance import rounded
 from algospace.pipeline import stage
@@ -23,6 +26,7 @@ ROWS = Path("data/prepared/rde_training_data.h5")
 FITTED = Path("data/prepared/fitted.safetensors")
 VECTORS = Path("data/regimes/regime_vectors.parquet")
 RISK = Path("models/mrms/mrms.safetensors")
+PROPOSALS = Path("data/proposals/train_proposals.parquet")
 MODEL = Path("models/marl/marl.safetensors")
 METRICS = Path("metrics/marl.json")
 CURVES = Path("metrics/curves/marl")
@@ -41,12 +45,17 @@ def main() -> None:
     rows = windows.prepared_rows(
         m5, prepared.read_regime_rows(ROWS), Fitted.from_tensors(artefacts.read_tensors(FITTED)[0])
     )
-    risk = mrms.load(*artefacts.read_tensors(RISK))
+    risk = risk_model.load(*artefacts.read_tensors(RISK))
 
     def of_split(code: int, synergies: bool) -> exams.Material:
         ends = prepared.candidate_rows(m5, code, synergies)
-        regime = prepared.regime_vectors_at(m5.iloc[ends], vectors)
-        return exams.material(m5, ends, rows, regime, risk, settings, runtime.device)
+        events = m5.iloc[ends]
+        regime = prepared.regime_vectors_at(events, vectors)
+        if code == TRAIN:  # out-of-fold: what the agents learn on must not be better than what they will see
+            proposal = Proposal.from_table(pd.read_parquet(PROPOSALS), ends)
+        else:
+            proposal = propose(risk, states(events, regime), events, settings.contract.tick)
+        return exams.material(m5, ends, rows, regime, proposal, settings, runtime.device)
 
     lessons = of_split(TRAIN, params.train_on == "synergies")
     validation = {name: of_split(code, False) for name, code in (("select", SELECT), ("report", REPORT))}

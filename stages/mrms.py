@@ -4,9 +4,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from algospace import artefacts, market, mrms, nets
+from algospace import artefacts, market, nets, plotting
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared
+from algospace.mrms import communication, pictures
+from algospace.mrms.figures import figures
+from algospace.mrms.fit import fit
+from algospace.mrms.outcomes import Lessons
+from algospace.mrms.params import MRMSParams
+from algospace.mrms.proposal import propose
+from algospace.mrms.trades import proposed_trades, with_past_accounts
+from algospace.mrms.walk_forward import folds, shift, walk_forward
 from algospace.params import RuntimeParams
 from algospace.performance import rounded
 from algospace.pipeline import stage
@@ -19,8 +27,11 @@ MANIFEST = Path("data/prepared/manifest.json")
 EVENTS = Path("data/prepared/mrms_training_data.parquet")
 VECTORS = Path("data/regimes/regime_vectors.parquet")
 MODEL = Path("models/mrms/mrms.safetensors")
+NEXT = Path("models/mrms/communication.safetensors")
+PROPOSALS = Path("data/proposals/train_proposals.parquet")
 METRICS = Path("metrics/mrms.json")
 CURVES = Path("metrics/curves/mrms")
+PICTURES = Path("reports/mrms")
 
 
 def main() -> None:
@@ -28,32 +39,51 @@ def main() -> None:
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
     exchange = load_params("market", market.MarketParams)
-    params = load_params("mrms", mrms.MRMSParams)
+    params = load_params("mrms", MRMSParams)
     stage.make_deterministic(runtime, seed)
 
+    manifest = artefacts.read_json(MANIFEST)
+    data, contract = prepared.reading(manifest), prepared.contract(manifest)
     main_table = prepared.learning_rows(pd.read_parquet(MAIN, columns=list(prepared.MARKET_COLUMNS)))
-    bars = market.Bars.of(main_table)
-    contract = prepared.contract(artefacts.read_json(MANIFEST))
-    costs = market.Costs.of(contract, exchange.cost_multiplier)
+    venue = market.Venue.of(main_table, contract, exchange)
     events = pd.read_parquet(EVENTS)
     vectors = pd.read_parquet(VECTORS)
-    sets = {}
-    for code in (TRAIN, SELECT, REPORT):
-        chosen = events[events["split"] == code]
-        context = mrms.context(chosen, prepared.regime_vectors_at(chosen, vectors))
-        sets[code] = context, mrms.outcome_table(bars, chosen, costs, params, exchange.max_bars)
+
+    def of_split(code: int) -> Lessons:
+        chosen = events[events["split"] == code].reset_index(drop=True)
+        return Lessons.new(chosen, prepared.regime_vectors_at(chosen, vectors), venue, params)
+
+    splits = {"train": of_split(TRAIN), "select": of_split(SELECT), "report": of_split(REPORT)}
+    train, select, report = splits.values()
+    lessons = with_past_accounts(train, venue, params, seed)
 
     with training_state("mrms") as state:
-        model, fit = mrms.fit(sets[TRAIN], sets[SELECT], exchange.limits.max_units, params, runtime, seed, state)
-        artefacts.write_tensors(MODEL, nets.arrays(model.cpu()), model.config)
-        figures = mrms.figures(model, *sets[REPORT], sets[TRAIN][1], params)
-        counts = {
-            "train_candidates": len(sets[TRAIN][0]),
-            "best_epoch": fit.best_epoch,
-            "epochs": len(fit.history),
+        units, tick = exchange.limits.max_units, contract.tick
+        model, run = fit("mrms", lessons, select, units, params, runtime, seed, state.part("ensemble"))
+        model.cpu()
+        parts = folds(train.events, params.folds, data.embargo_m30_bars, data.embargo_m5_bars)
+        epochs = run.best_epoch + 1
+        out_of_fold = walk_forward(train, lessons, parts, epochs, units, params, tick, runtime, seed, state.part)
+        final = {name: propose(model, part.states, part.events, tick) for name, part in splits.items()}
+        tracks = {
+            name: proposed_trades(venue, part.events, out_of_fold if name == "train" else final[name]).track
+            for name, part in splits.items()
         }
-        artefacts.write_json(METRICS, rounded(counts | figures))
-        write_curves(CURVES, fit.history)
+        layer, layer_run = communication.fit(
+            tracks["train"], tracks["select"], params.communication, runtime, seed, state.part("communication")
+        )
+
+        artefacts.write_tensors(MODEL, nets.arrays(model), model.config)
+        artefacts.write_tensors(NEXT, nets.arrays(layer), layer.config)
+        artefacts.write_parquet(PROPOSALS, out_of_fold.table(train.events["row"].to_numpy()))
+        counts = {"train_candidates": len(train.events), "best_epoch": run.best_epoch, "epochs": len(run.history)}
+        found = figures(model, final["report"], report, train.net_r, venue, params, seed)
+        found |= {"shift": shift(out_of_fold, final["train"], params)}
+        found |= {"next_trade": communication.figures(layer, tracks["report"])}
+        artefacts.write_json(METRICS, rounded(counts | found))
+        write_curves(CURVES, run.history)
+        mark = plotting.watermark(manifest["source"])
+        pictures.write_all(PICTURES, run, layer_run, layer, train, final["report"], tracks["report"], params, mark)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from algospace import mrms, synthetic
+from algospace import synthetic
 from algospace.consensus import Calibration, MARLParams
 from algospace.data import contracts
 from algospace.data.bars import fill_gaps
@@ -16,10 +16,15 @@ from algospace.features.params import FeatureParams
 from algospace.features.windows import GATE1_CODE, REGIME
 from algospace.indicators.params import IndicatorParams
 from algospace.market import MarketParams
+from algospace.mrms import model as ensemble
+from algospace.mrms.communication import TrackNet
+from algospace.mrms.params import MRMSParams
+from algospace.mrms.state import feature_names
 from algospace.pipeline.config import load_params
 from algospace.policy import exams
 from algospace.policy.decide import Policy, Settings
 from algospace.rde.model import RegimeVAE
+from algospace.rde.space import Space
 from algospace.synergy import Gate1Params
 
 ROOT = Path(__file__).parents[1]
@@ -100,9 +105,9 @@ def trading(settings, fitted_state, section):
     """A policy whose agents always follow the signal and whose confidence always passes: it trades all it may."""
     policy = _policy(settings, fitted_state, section)
     with torch.no_grad():
-        policy.mrms.position[-1].bias[3] += 8.0
-        policy.mrms.target[-1].bias[4] += 8.0
-        policy.mrms.stop[-1].bias[5] += 8.0
+        policy.mrms.position.common[3] += 8.0
+        policy.mrms.target.common[4] += 8.0
+        policy.mrms.stop.common[5] += 8.0
         for head in policy.team.out:
             head.bias[1] += 8.0
     return policy._replace(calibration=Calibration(0.0, 5.0))
@@ -111,17 +116,20 @@ def trading(settings, fitted_state, section):
 def _policy(settings, fitted_state, section):
     torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
-    grid = section("mrms", mrms.MRMSParams)
+    grid = section("mrms", MRMSParams).model_copy(update={"hidden_dim": 8})
     regime = RegimeVAE(
         len(REGIME["mmd12"]), settings.features.window_regime, patch=4, d_model=16, n_heads=2, n_layers=1, d_ff=16,
         latent_dim=LATENT, dropout=0.1,
     )  # fmt: skip
-    risk = mrms.RiskNet(
-        len(mrms.CONTEXT) + LATENT, 8, settings.market.limits.max_units, list(grid.stop_grid),
-        list(grid.reward_risk_grid), 0.2,
-    )  # fmt: skip
+    risk = ensemble.new(feature_names(LATENT), settings.market.limits.max_units, grid)
+    for agent in (risk.position, risk.stop, risk.target):
+        torch.nn.init.normal_(agent.network[-1].weight)
     marl = section("marl", MARLParams).model_copy(update={"channels": (4, 8, 8), "head_dim": 16, "n_heads": 2})
     team = exams.new_team(marl, LATENT + GATE1_CODE + PROPOSAL_CODE, seed=0)
-    for model in (regime, risk, team):
+    memory = TrackNet(8, 4, 0.1)
+    memory.start_at(torch.rand(30, 8).round(decimals=2))
+    for model in (regime, risk, memory, team):
         model.eval().requires_grad_(False)
-    return Policy(settings, fitted_state, regime, risk, team, Calibration(1.0, 0.0))
+    space = Space(np.ones(LATENT), np.eye(2, LATENT), np.ones(2))
+    names = ["calm", "volatile"]
+    return Policy(settings, fitted_state, regime, space, names, risk, memory, team, Calibration(1.0, 0.0))

@@ -20,10 +20,13 @@ ORDER = (
     "synergy", "signals", "synthetic", "planted",
     "features.params", "features.prepared", "features.table", "features.census", "features.fitted", "features.windows",
     "features.health", "features.outputs",
-    "market", "performance", "nets", "gradient", "training",
-    "plotting",
+    "market", "performance", "nets", "gradient", "training", "ppo", "plotting",
     "rde.model", "rde.measures", "rde.space", "rde.communication", "rde.params", "rde.fit", "rde.figures",
-    "rde.walk_forward", "rde.engine", "rde.pictures", "mrms", "env", "agents", "mappo", "consensus",
+    "rde.walk_forward", "rde.engine", "rde.pictures",
+    "mrms.params", "mrms.track", "mrms.state", "mrms.stops", "mrms.outcomes", "mrms.model", "mrms.objective",
+    "mrms.fit", "mrms.proposal", "mrms.trades", "mrms.walk_forward", "mrms.figures", "mrms.communication",
+    "mrms.pictures",
+    "env", "agents", "mappo", "consensus",
     "policy.simulation", "policy.decide", "policy.exams", "policy.bundle", "pictures", "report", "policy.evaluation",
 )  # fmt: skip
 PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings")
@@ -95,7 +98,7 @@ def test_imports_run_one_way(module):
         above |= set(ORDER)
     if module.startswith("pipeline."):
         above |= {f"pipeline.{name}" for name in PIPELINE[: PIPELINE.index(module.split(".")[1])]}
-    packages = {"", "data", "indicators", "features", "rde", "policy", "pipeline"}
+    packages = {"", "data", "indicators", "features", "rde", "mrms", "policy", "pipeline"}
     used = {name.removeprefix("algospace").removeprefix(".") for name in imports(source(f"algospace.{module}"))}
     assert used - packages <= above, f"{module} imports {sorted(used - packages - above)}"
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from algospace import env, market, mrms
+from algospace import env, market
 from algospace.data.contracts import CONTRACTS
 from algospace.env import AGAINST, AGENTS, DELAYS, PASS, WITH, Candidates, TradingEnv, Windows
 from algospace.errors import InputError
@@ -15,6 +15,7 @@ from algospace.features import fitted, windows
 from algospace.features.params import FeatureParams
 from algospace.features.windows import Rows
 from algospace.market import MarketParams
+from algospace.mrms.proposal import Proposal, code
 from algospace.pipeline.config import load_params
 from algospace.synergy import Gate1Params
 
@@ -45,21 +46,25 @@ def random_rows(n5=200, seed=0):
     return Rows(draw(n30, 8), draw(n30, 12), draw(n5, 7), draw(n5, 9), np.arange(n5) // 6)
 
 
+def proposal_of(units, stop_atr, stop, reward_risk, confidence):
+    n = len(units)
+    none, vectors = np.zeros((n, 2)), (np.zeros((n, 2, 3)), np.zeros((n, 2, 8)))
+    return Proposal(units, stop_atr, stop, none.astype(bool), reward_risk, confidence, none, *vectors)
+
+
 def by_hand(rows, net_r=0.5, wait=1, hold=3, reward_risk=2.0, stop=4.0, units=1):
     """Candidates at ``rows``: each trade is entered ``wait`` bars later (and its delay) and lasts ``hold`` bars."""
     n = len(rows)
     rows = np.asarray(rows, np.int64)
     entry = rows[:, None, None] + wait + np.arange(DELAYS) + np.zeros((n, 2, 1), np.int64)
     net_r = np.broadcast_to(np.asarray(net_r, np.float64), (n, 2, DELAYS)).copy()
-    proposal = mrms.Proposal(
-        np.full((n, 2), units), np.full((n, 2), 1.0), np.broadcast_to(reward_risk, (n, 2)).astype(float),
-        np.full((n, 2), 0.5),
+    proposal = proposal_of(
+        np.full((n, 2), units), np.full((n, 2), 1.0), np.full((n, 2), stop),
+        np.broadcast_to(reward_risk, (n, 2)).astype(float), np.full((n, 2), 0.5),
     )  # fmt: skip
     context = np.arange(n * 4, dtype=np.float32).reshape(n, 4)
     direction = np.where(np.arange(n) % 2, -1, 1).astype(np.int8)
-    return Candidates(
-        rows, direction, context, proposal, np.full((n, 2), stop), net_r, entry + hold - 1, entry
-    )  # fmt: skip
+    return Candidates(rows, direction, context, proposal, net_r, entry + hold - 1, entry)
 
 
 def world(found, sessions=None, num_envs=1, seed=0, gamma=GAMMA, params=MARKET, contract=MES):
@@ -529,8 +534,9 @@ def test_candidates_are_the_markets_outcomes():
     m5 = small_table()
     ends = np.array([3, 18, 25, 41])
     rng = np.random.default_rng(1)
-    proposal = mrms.Proposal(
-        rng.integers(0, 6, (4, 2)), rng.choice([0.5, 1.0, 2.0], (4, 2)), rng.choice([1.5, 3.0], (4, 2)),
+    stops = rng.integers(2, 40, (4, 2)) * 0.25
+    proposal = proposal_of(
+        rng.integers(0, 6, (4, 2)), rng.choice([0.5, 1.0, 2.0], (4, 2)), stops, rng.choice([1.5, 3.0], (4, 2)),
         rng.random((4, 2)),
     )  # fmt: skip
     regime = rng.normal(size=(4, 8)).astype(np.float32)
@@ -538,10 +544,8 @@ def test_candidates_are_the_markets_outcomes():
     found = env.candidates(m5, ends, regime, proposal, bars, costs, GATE1, 100)
     for i, row in enumerate(ends):
         for k, side in enumerate((1, -1)):
-            distance = max(np.round(m5["m30_atr"][row] * proposal.stop_atr[i, k] / 0.25), 1) * 0.25
-            assert found.stop[i, k] == distance
             for delay in range(DELAYS):
-                order = row, side * m5["candidate_direction"][row], distance, proposal.reward_risk[i, k], delay
+                order = row, side * m5["candidate_direction"][row], stops[i, k], proposal.reward_risk[i, k], delay
                 one = market.bracket(bars, *(np.array(x) for x in order), costs, 100)
                 assert found.net_r[i, k, delay] == one.net_r
                 assert found.exit_row[i, k, delay] == one.exit_row
@@ -549,14 +553,14 @@ def test_candidates_are_the_markets_outcomes():
     assert found.context.shape == (4, 8 + windows.GATE1_CODE + 8)
     assert found.context.dtype == np.float32
     assert np.array_equal(found.context[:, :8], regime)
-    assert np.array_equal(found.context[:, -8:], env.proposal_code(proposal))
+    assert np.array_equal(found.context[:, -8:], code(proposal))
     assert (found.entry_row[1, :, 1:] == -1).all()  # row 18: one bar is left in its session
 
 
 def test_nothing_later_is_in_a_candidates_context():
     m5 = small_table()
     ends = np.array([3, 25])
-    proposal = mrms.Proposal(*(np.ones((2, 2)) for _ in range(4)))
+    proposal = proposal_of(*(np.ones((2, 2)) for _ in range(5)))
     costs = market.Costs.of(MES, 1.0)
 
     def context(table):
@@ -570,7 +574,8 @@ def test_nothing_later_is_in_a_candidates_context():
 
 
 def test_proposal_code():
-    proposal = mrms.Proposal(*(np.array([[a, b]]) for a, b in ((2, 5), (0.75, 3.0), (1.5, 5.0), (0.4, 0.9))))
-    found = env.proposal_code(proposal)
+    numbers = (2, 5), (0.75, 3.0), (9.0, 9.0), (1.5, 5.0), (0.4, 0.9)
+    proposal = proposal_of(*(np.array([pair]) for pair in numbers))
+    found = code(proposal)
     assert found[0].tolist() == pytest.approx([0.4, 0.25, 0.3, 0.4, 1.0, 1.0, 1.0, 0.9])
     assert found.dtype == np.float32

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from algospace import agents, mappo
+from algospace import agents, mappo, ppo
 from algospace.consensus import MARLParams
-from algospace.env import DELAYS, Step, vote
+from algospace.env import DELAYS, vote
 from algospace.errors import InputError
-from algospace.mappo import PPOParams, Rollout
+from algospace.mappo import PPOParams, TeamLearner
 from algospace.pipeline import training_state
 from algospace.pipeline.config import load_params
+from algospace.ppo import Rollout, Step
 
 PARAMS = PPOParams(
     num_envs=16,
@@ -63,18 +64,18 @@ def test_gae_by_hand_with_an_end_in_the_middle():
     # The second step ruins the account: nothing comes after it.
     ruined = 2.0 - 0.4
     first = 1.0 + 0.9 * 0.4 - 0.5 + 0.9 * 0.95 * ruined
-    advantages, returns = mappo.gae(rollout_of(*common, [0, 1, 0], [0, 0, 0]), 0.95)
+    advantages, returns = ppo.gae(rollout_of(*common, [0, 1, 0], [0, 0, 0]), 0.95)
     assert advantages[:, 0].tolist() == pytest.approx([first, ruined, last], abs=1e-6)
     assert returns[:, 0].tolist() == pytest.approx([first + 0.5, ruined + 0.4, last + 0.3], abs=1e-6)
     # The second step ends the data: the value of where it led (10) counts, the next episode does not.
     cut = 2.0 + 0.8 * 10.0 - 0.4
     first = 1.0 + 0.9 * 0.4 - 0.5 + 0.9 * 0.95 * cut
-    advantages, _ = mappo.gae(rollout_of(*common, [0, 0, 0], [0, 1, 0]), 0.95)
+    advantages, _ = ppo.gae(rollout_of(*common, [0, 0, 0], [0, 1, 0]), 0.95)
     assert advantages[:, 0].tolist() == pytest.approx([first, cut, last], abs=1e-6)
     # No end: the third step flows back through both.
     middle = cut + 0.8 * 0.95 * last
     first = 1.0 + 0.9 * 0.4 - 0.5 + 0.9 * 0.95 * middle
-    advantages, _ = mappo.gae(rollout_of(*common, [0, 0, 0], [0, 0, 0]), 0.95)
+    advantages, _ = ppo.gae(rollout_of(*common, [0, 0, 0], [0, 0, 0]), 0.95)
     assert advantages[:, 0].tolist() == pytest.approx([first, middle, last], abs=1e-6)
 
 
@@ -87,7 +88,7 @@ def test_gae_is_the_sum_of_discounted_errors():
     terminated, truncated = ends[0], ends[1] & ~ends[0]
     nothing = torch.empty(0)
     rollout = Rollout({}, nothing, nothing, nothing, values, rewards, discounts, terminated, truncated, next_values)
-    advantages, returns = mappo.gae(rollout, lam)
+    advantages, returns = ppo.gae(rollout, lam)
     for slot in range(slots):
         for t in range(steps):
             total, weight = 0.0, 1.0
@@ -103,7 +104,7 @@ def test_gae_is_the_sum_of_discounted_errors():
 
 def test_without_discount_and_with_lambda_one_the_return_is_the_sum():
     rollout = rollout_of([1.0, 2.0, 3.0], [0.3, 0.2, 0.1], [0.2, 0.1, 7.0], [1.0] * 3, [0] * 3, [0] * 3)
-    assert mappo.gae(rollout, 1.0)[1][:, 0].tolist() == pytest.approx([13.0, 12.0, 10.0])
+    assert ppo.gae(rollout, 1.0)[1][:, 0].tolist() == pytest.approx([13.0, 12.0, 10.0])
 
 
 # The loss
@@ -124,7 +125,7 @@ def test_without_discount_and_with_lambda_one_the_return_is_the_sum():
 def test_ppo_loss_by_hand(ratio, advantage, loss, flows):
     old = torch.tensor([[-1.3]])
     new = (old + math.log(ratio)).requires_grad_()
-    found, diagnostics = mappo.ppo_loss(new, old, torch.tensor([advantage]), 0.2)
+    found, diagnostics = ppo.ppo_loss(new, old, torch.tensor([advantage]), 0.2)
     assert found.item() == pytest.approx(loss, abs=1e-6)
     found.backward()
     assert new.grad.item() == pytest.approx(-advantage * ratio if flows else 0.0, abs=1e-6)
@@ -135,7 +136,7 @@ def test_ppo_loss_by_hand(ratio, advantage, loss, flows):
 def test_ppo_loss_is_the_mean_over_batch_and_agents():
     old = torch.zeros(2, 3)
     ratios = torch.tensor([[1.0, 1.1, 1.5], [1.0, 0.9, 0.5]])
-    loss, diagnostics = mappo.ppo_loss(ratios.log(), old, torch.tensor([1.0, -1.0]), 0.2)
+    loss, diagnostics = ppo.ppo_loss(ratios.log(), old, torch.tensor([1.0, -1.0]), 0.2)
     assert loss.item() == pytest.approx((-1.0 - 1.1 - 1.2 + 1.0 + 0.9 + 0.8) / 6, abs=1e-6)
     assert diagnostics["losses/clipfrac"].item() == pytest.approx(2 / 6)
 
@@ -263,7 +264,7 @@ def test_the_ratio_is_one_before_the_first_step(gain):
     for layer in team.out:
         nn.init.orthogonal_(layer.weight, gain)
     critic = agents.Critic(3, 4, 4, 16)
-    rollout = mappo.collect(env, team.train(), critic, 8, torch.Generator().manual_seed(0))
+    rollout = ppo.collect(env, TeamLearner(env, team.train(), critic, 0.5), 8, torch.Generator().manual_seed(0))
     flat = {key: value.flatten(0, 1) for key, value in rollout.observation.items()}
     order = torch.randperm(8 * 16)
     seen = {key: value[order] for key, value in env.expand(flat).items()}
@@ -309,7 +310,7 @@ def test_the_ratio_is_one_in_minibatches_of_the_default_team():
         {"structure": 8, "tactical": 7, "arbitrageur": 15}, 9,
     ).train()  # fmt: skip
     env, critic = Wide(64), agents.Critic(3, marl.channels[-1], 43, 16)
-    rollout = mappo.collect(env, team, critic, 6, torch.Generator().manual_seed(0))
+    rollout = ppo.collect(env, TeamLearner(env, team, critic, 0.5), 6, torch.Generator().manual_seed(0))
     order = torch.randperm(6 * 64)[:256]
     kinds, seeds, actions, old = (
         x.flatten(0, 1)[order]
@@ -320,7 +321,9 @@ def test_the_ratio_is_one_in_minibatches_of_the_default_team():
 
 
 def test_seeds_never_repeat():
-    rollout = mappo.collect(Signs(), small_team(), agents.Critic(3, 4, 4, 16), 8, torch.Generator().manual_seed(0))
+    env = Signs()
+    learner = TeamLearner(env, small_team(), agents.Critic(3, 4, 4, 16), 0.5)
+    rollout = ppo.collect(env, learner, 8, torch.Generator().manual_seed(0))
     assert len(rollout.seeds.unique()) == 8 * 16
 
 
@@ -335,7 +338,7 @@ def test_next_values_are_those_of_where_a_step_led():
         return found
 
     env.step = spy
-    rollout = mappo.collect(env, team, critic, 12, torch.Generator().manual_seed(0))
+    rollout = ppo.collect(env, TeamLearner(env, team, critic, 0.5), 12, torch.Generator().manual_seed(0))
     assert rollout.truncated.sum() == 2 * 16
     with torch.no_grad():
         for t, final in enumerate(finals):
@@ -434,11 +437,11 @@ def test_every_step_of_the_rollout_is_used_once_an_epoch():
     critic = agents.Critic(3, 4, 4, 16)
     optimizer = torch.optim.Adam([*team.parameters(), *critic.parameters()], 1e-3)
     generator = torch.Generator().manual_seed(0)
-    rollout = mappo.collect(env, team, critic, 8, generator)
+    rollout = ppo.collect(env, TeamLearner(env, team, critic, 0.5), 8, generator)
     used, forward = [], team.forward
     team.forward = lambda seen, seeds: (used.append(seeds.tolist()), forward(seen, seeds))[1]
     params = PARAMS.model_copy(update={"target_kl": 1e9})
-    _, steps = mappo.optimise(env, team, critic, optimizer, rollout, params, generator)
+    _, steps = ppo.optimise("marl", env, TeamLearner(env, team, critic, 0.5), optimizer, rollout, params, generator)
     assert steps == 12
     assert [len(batch) for batch in used] == [32] * 12
     for epoch in range(3):

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from algospace import agents, mrms, nets
+from algospace import agents, nets
 from algospace.consensus import MARLParams
+from algospace.mrms import model as ensemble
+from algospace.mrms.params import MRMSParams
+from algospace.mrms.state import feature_names
 from algospace.pipeline.config import load_params
 from algospace.rde.model import RegimeVAE
 from algospace.rde.params import RDEParams
@@ -111,9 +114,11 @@ def regime_vae():
 
 
 def risk_net():
-    params = load_params("mrms", mrms.MRMSParams, FILE)
-    grids = list(params.stop_grid), list(params.reward_risk_grid)
-    return mrms.RiskNet(30, params.hidden_dim, 5, *grids, params.dropout), [(30,)]
+    params = load_params("mrms", MRMSParams, FILE)
+    model = ensemble.new(feature_names(8), 5, params)
+    for agent in (model.position, model.stop, model.target):
+        nn.init.normal_(agent.network[-1].weight)
+    return model, [(len(feature_names(8)),)]
 
 
 class SeededTeam(nn.Module):

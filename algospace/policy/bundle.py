@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from algospace import agents, artefacts, market, mrms, nets
+from algospace import agents, artefacts, market, nets
 from algospace.consensus import Calibration, Gate2Params
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
@@ -21,15 +21,23 @@ from algospace.features.fitted import Fitted
 from algospace.features.params import FeatureParams
 from algospace.features.table import SIDE
 from algospace.indicators.params import IndicatorParams
+from algospace.mrms import communication
+from algospace.mrms import model as risk_model
+from algospace.mrms.model import require_features
+from algospace.mrms.state import feature_names
 from algospace.policy.decide import Policy, Settings
 from algospace.rde import model as regime_model
+from algospace.rde.space import Space
 from algospace.synergy import Gate1Params
 
 # What building a policy out of forged content may raise (pydantic's and our own errors are ValueErrors).
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 SCHEMA = 1
 MANIFEST = "manifest.json"
-TENSORS = ("fitted.safetensors", "rde.safetensors", "mrms.safetensors", "marl.safetensors")
+TENSORS = (
+    "fitted.safetensors", "rde.safetensors", "space.safetensors", "mrms.safetensors", "memory.safetensors",
+    "marl.safetensors",
+)  # fmt: skip
 _KEYS = {"files", "settings", "seed", "threads", "calibration", "provenance", "digest"}
 _MODELS: dict[str, Any] = {
     "contract": Contract,
@@ -48,8 +56,13 @@ def write(directory: Path, policy: Policy, provenance: dict[str, Any]) -> str:
     ``provenance`` is JSON that a reader of the bundle needs to trust it: the data's source, the hashes of the inputs
     and of the lock, the split dates, validation metrics.
     """
-    models: dict[str, Any] = {"rde": policy.rde, "mrms": policy.mrms, "marl": policy.team}
-    contents = {"fitted.safetensors": artefacts.tensor_bytes(policy.fitted.tensors(), {})}
+    models: dict[str, Any] = {
+        "rde": policy.rde, "mrms": policy.mrms, "memory": policy.memory, "marl": policy.team,
+    }  # fmt: skip
+    contents = {
+        "fitted.safetensors": artefacts.tensor_bytes(policy.fitted.tensors(), {}),
+        "space.safetensors": artefacts.tensor_bytes(policy.space._asdict(), {"archetypes": policy.archetypes}),
+    }
     for name, model in models.items():
         contents[f"{name}.safetensors"] = artefacts.tensor_bytes(nets.arrays(model), model.config)
     settings = policy.settings._asdict()
@@ -132,7 +145,10 @@ def load(directory: Path) -> tuple[Policy, dict[str, Any]]:
             Settings(**settings, seed=_count(manifest, "seed", 0), threads=_count(manifest, "threads", 1)),
             Fitted.from_tensors(tensors["fitted.safetensors"][0]),
             regime_model.load(*tensors["rde.safetensors"]),
-            mrms.load(*tensors["mrms.safetensors"]),
+            Space(**tensors["space.safetensors"][0]),
+            _names(tensors["space.safetensors"][1]["archetypes"]),
+            risk_model.load(*tensors["mrms.safetensors"]),
+            communication.load(*tensors["memory.safetensors"]),
             agents.load(*tensors["marl.safetensors"]),
             Calibration(float(manifest["calibration"]["slope"]), float(manifest["calibration"]["intercept"])),
         )
@@ -158,8 +174,19 @@ def _check_widths(policy: Policy) -> None:
         raise BundleError(f"MMD references: expected {width[0]} sets of rows of 4, found {np.shape(reference.points)}")
     if np.shape(reference.kernel_scales) != (5,) or np.shape(reference.median_distance) != ():
         raise BundleError("MMD references: expected 5 kernel scales and one distance, found others")
+    require_features(tuple(policy.mrms.config["features"]), feature_names(policy.rde.config["latent_dim"]))
+    latent = policy.rde.config["latent_dim"]
+    spread, archetypes, typical = (np.shape(part) for part in policy.space)
+    if (spread, archetypes, typical) != ((latent,), (len(policy.archetypes), latent), (2,)):
+        raise BundleError(f"space: expected {len(policy.archetypes)} archetypes of {latent}, found {archetypes}")
     if policy.rde.config["window"] != policy.settings.features.window_regime:
         raise BundleError("features.window_regime: expected the window of the regime network, found another")
+
+
+def _names(found: Any) -> list[str]:
+    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
+        raise BundleError(f"space: expected names of archetypes, found {found!r:.100}")
+    return found
 
 
 def _count(manifest: dict[str, Any], key: str, least: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from algospace import agents, consensus, env, market, mrms
+from algospace import agents, consensus, env, market
 from algospace.consensus import Calibration, Consensus, Gate2Params
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
@@ -20,8 +20,14 @@ from algospace.features.fitted import Fitted
 from algospace.features.params import FeatureParams
 from algospace.features.windows import Rows
 from algospace.indicators.params import IndicatorParams
+from algospace.mrms.communication import PREDICTED, Advice, TrackNet, after
+from algospace.mrms.model import AGENTS, RiskEnsemble
+from algospace.mrms.proposal import Proposal, Size, ask, code, propose, size
+from algospace.mrms.state import States, states
+from algospace.mrms.track import Track, account_state
 from algospace.policy.simulation import Order, Simulation, simulate
 from algospace.rde.model import RegimeVAE, encode
+from algospace.rde.space import Space
 from algospace.synergy import Gate1Params
 
 Record = dict[str, Any]
@@ -47,7 +53,10 @@ class Policy(NamedTuple):
     settings: Settings
     fitted: Fitted
     rde: RegimeVAE
-    mrms: mrms.RiskNet
+    space: Space
+    archetypes: list[str]  # names of the space's archetypes
+    mrms: RiskEnsemble
+    memory: TrackNet  # what the account's last trades say of the next one
     team: agents.Team
     calibration: Calibration
 
@@ -88,8 +97,9 @@ def decide(policy: Policy, bars: pd.DataFrame, trade_from: pd.Timestamp | None =
     whole = windows.complete(rows, settings.features)[events] & in_time
     ready = events[whole]
     regime = regimes(policy.rde, rows, ready, settings.features)
-    proposal = mrms.propose(policy.mrms, mrms.context(table.m5.iloc[ready], regime))
-    return replay(policy, table.m5, rows, events, whole, regime, proposal, first_row)
+    seen = states(table.m5.iloc[ready], regime)
+    proposal = propose(policy.mrms, seen, table.m5.iloc[ready], settings.contract.tick)
+    return replay(policy, table.m5, rows, events, whole, regime, seen, proposal, first_row)
 
 
 def synergy_rows(m5: pd.DataFrame) -> np.ndarray:
@@ -113,17 +123,22 @@ def replay(
     events: np.ndarray,
     whole: np.ndarray,
     regime: np.ndarray,
-    proposal: mrms.Proposal,
+    seen: States,
+    proposal: Proposal,
     first_row: int,
 ) -> Replay:
-    """Decide ``events`` in time order with the frozen experts' outputs at those whose windows are ``whole``."""
+    """Decide ``events`` in time order with the frozen experts' outputs at those whose windows are ``whole``.
+
+    Stop and target are those of the proposal, made for a fresh account: where the bracket hangs must not depend on how
+    lucky the account was. The size does: the position agent is asked again for the account as it is.
+    """
     settings = policy.settings
     costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
     views = env.Windows(rows, settings.features, "cpu")
     number = np.cumsum(whole) - 1
     records: list[Record] = []
 
-    def choose(k: int, account: market.Account, is_open: bool) -> Order | None:
+    def choose(k: int, account: market.Account, track: Track, is_open: bool) -> Order | None:
         row = events[k]
         event = m5.iloc[row]
         direction = int(event["gate1_direction"])
@@ -137,12 +152,12 @@ def replay(
             _refuse(record, ["account: a trade is open"])
             return None
         i = number[k]
-        single = mrms.Proposal(*(part[i : i + 1] for part in proposal))
+        single = proposal.of(slice(i, i + 1))
         context = np.concatenate(
             [
                 regime[i : i + 1],
                 windows.gate1_code(m5, events[k : k + 1], np.array([direction]), settings.gate1),
-                env.proposal_code(single),
+                code(single),
             ],
             axis=1,
         )
@@ -151,30 +166,36 @@ def replay(
             "account": account.observe(settings.market.limits, settings.market.account.equity),
         }
         result = consensus.consensus(policy.team, observation, settings.seed, settings.gate2)
-        atr = float(event["m30_atr"])
-        stop = float(market.stop_distance(np.array(atr), proposal.stop_atr[i, 0], settings.contract.tick))
-        reward_risk, units = float(proposal.reward_risk[i, 0]), int(proposal.units[i, 0])
+        stop, reward_risk = float(proposal.stop[i, 0]), float(proposal.reward_risk[i, 0])
+        equity = float(account.equity[0])
+        own = account_state(track, account, settings.market.account.equity, settings.market.limits)
+        asked = int(ask(policy.mrms, seen.of(slice(i, i + 1)).with_accounts(own[None]))[0][0].argmax())
+        advice = after(policy.memory, track)
+        sized = size(
+            asked, stop, equity, track, settings.contract.point_value, policy.mrms.adjustment, settings.market.limits,
+            float(advice.factor[0]),
+        )  # fmt: skip
         probability = policy.calibration(result.confidence)
         break_even = float(costs.break_even(reward_risk, stop))
-        affordable = market.affordable_units(
-            float(account.equity[0]), stop, settings.contract.point_value, settings.market.limits
-        )
         breaches = [name for name, hit in account.breaches(settings.market.limits).items() if bool(hit)]
         reasons = consensus.gate2(
-            result, probability, break_even, units, affordable, reward_risk,
+            result, probability, break_even, sized.adjusted, sized.affordable, reward_risk,
             settings.market.limits.min_reward_risk, breaches, settings.gate2,
         )  # fmt: skip
-        size = min(units, affordable)
         record |= {
             "regime": [round(float(x), 6) for x in regime[i]],
-            "proposal": _proposal_record(event, direction, settings, stop, reward_risk, units, single, atr),
+            "archetype": policy.archetypes[int(policy.space.nearest(regime[i : i + 1])[0])],
+            "proposal": _proposal_record(event, direction, settings, single, sized, advice, equity),
             "consensus": _consensus_record(result, probability, break_even),
         }
         if reasons:
             _refuse(record, reasons)
             return None
-        record |= {"decision": "trade", "reasons": [], "units": size, "delay_bars": result.delay}
-        return Order(direction, stop, reward_risk, size, result.delay)
+        record |= {"decision": "trade", "reasons": [], "units": sized.units, "delay_bars": result.delay}
+        return Order(
+            direction, stop, reward_risk, sized.units, result.delay, float(proposal.stop_atr[i, 0]),
+            float(proposal.confidence[i, 0]),
+        )  # fmt: skip
 
     simulation = simulate(m5, events, choose, settings.contract, settings.market, first_row)
     return Replay(records, simulation, m5)
@@ -204,26 +225,40 @@ def _proposal_record(
     event: pd.Series,
     direction: int,
     settings: Settings,
-    stop: float,
-    reward_risk: float,
-    units: int,
-    proposal: mrms.Proposal,
-    atr: float,
+    proposal: Proposal,
+    sized: Size,
+    advice: Advice,
+    equity: float,
 ) -> Record:
-    # Stop and target prices are indicative, about the last close: the bracket hangs on the fill.
+    """The proposal for one event; ``units`` are those before the limits, money is of them."""
+    # Entry, stop and target prices are indicative, about the last close: the bracket hangs on the fill.
     tick, price = settings.contract.tick, float(event["close"])
     digits = max(0, -int(np.floor(np.log10(tick)))) + 2
+    stop, reward_risk = float(proposal.stop[0, 0]), float(proposal.reward_risk[0, 0])
     target = round(stop * reward_risk / tick) * tick
+    units, point_value = sized.adjusted, settings.contract.point_value
     return {
         "units": units,
+        "asked_units": sized.asked,
+        "performance_factor": round(sized.performance, 6),
+        "restraint_factor": round(sized.restraint, 6),
+        "utilisation": round(units / settings.market.limits.max_units, 6),
         "confidence": round(float(proposal.confidence[0, 0]), 6),
-        "atr": round(atr, 6),
+        "ensemble_confidence": round(float(proposal.ensemble_confidence[0, 0]), 6),
+        "agent_weights": {n: round(float(w), 6) for n, w in zip(AGENTS, proposal.weights[0, 0], strict=True)},
+        "embedding": [round(float(x), 6) for x in advice.embedding[0]],
+        "uncertainty": {name: round(float(x), 6) for name, x in zip(PREDICTED, advice.uncertainty[0], strict=True)},
+        "entry": price,
+        "atr": round(float(event["m30_atr"]), 6),
         "stop_atr": float(proposal.stop_atr[0, 0]),
+        "stop_at_level": bool(proposal.at_level[0, 0]),
         "reward_risk": reward_risk,
         "stop_distance": round(stop, digits),
         "stop": round(price - direction * stop, digits),
         "target": round(price + direction * target, digits),
-        "risk_usd": round(stop * settings.contract.point_value * units, 2),
+        "risk_usd": round(stop * point_value * units, 2),
+        "reward_usd": round(target * point_value * units, 2),
+        "risk_share": round(stop * point_value * units / equity, 6),
         "max_bars": settings.market.max_bars,
     }
 

@@ -8,6 +8,7 @@ import pandas as pd
 from pydantic import Field
 
 from algospace import market, performance
+from algospace.mrms.track import Track
 from algospace.params import Params
 from algospace.policy.decide import Record, Replay, Settings, synergy_rows
 from algospace.policy.simulation import Order, Simulation, simulate
@@ -46,10 +47,13 @@ def every_synergy(m5: pd.DataFrame, settings: Settings, params: ExportParams, fi
     directions = m5["gate1_direction"].to_numpy()[events]
     stops = market.stop_distance(m5["m30_atr"].to_numpy()[events], params.baseline_stop_atr, costs.tick)
 
-    def choose(k: int, account: market.Account, is_open: bool) -> Order | None:
+    def choose(k: int, account: market.Account, track: Track, is_open: bool) -> Order | None:
         if any(bool(hit) for hit in account.breaches(settings.market.limits).values()) or np.isnan(stops[k]):
             return None
-        return Order(int(directions[k]), float(stops[k]), params.baseline_reward_risk, params.baseline_units, 0)
+        return Order(
+            int(directions[k]), float(stops[k]), params.baseline_reward_risk, params.baseline_units, 0,
+            params.baseline_stop_atr, 1.0,
+        )  # fmt: skip
 
     return simulate(m5, events, choose, settings.contract, settings.market, first_row)
 

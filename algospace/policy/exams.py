@@ -7,11 +7,12 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from algospace import agents, consensus, env, market, mrms
+from algospace import agents, consensus, env, market
 from algospace.consensus import Calibration, MARLParams
 from algospace.features import windows
 from algospace.features.table import SIDE
 from algospace.features.windows import Rows
+from algospace.mrms.proposal import Proposal
 from algospace.policy.decide import Settings
 
 
@@ -28,12 +29,11 @@ def material(
     ends: np.ndarray,
     rows: Rows,
     regime: np.ndarray,
-    risk: mrms.RiskNet,
+    proposal: Proposal,
     settings: Settings,
     device: str,
 ) -> Material:
     """Assemble the candidates at rows ``ends`` of a feature table; ``regime`` (len(ends), latent) are their vectors."""
-    proposal = mrms.propose(risk, mrms.context(m5.iloc[ends], regime))
     costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
     found = env.candidates(
         m5, ends, regime, proposal, market.Bars.of(m5), costs, settings.gate1, settings.market.max_bars

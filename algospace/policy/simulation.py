@@ -1,7 +1,7 @@
 """Trade a sequence of events through one account: the same for the policy and for its baselines."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ import torch
 
 from algospace import market
 from algospace.data.contracts import Contract
+from algospace.mrms.track import Track, outcome_vector, risk_vector
 
 
 class Order(NamedTuple):
@@ -19,6 +20,8 @@ class Order(NamedTuple):
     reward_risk: float
     units: int
     delay: int  # bars to wait beyond the next open
+    stop_atr: float  # the stop in 30-minute ATR, as it was proposed
+    confidence: float  # of the proposed size
 
 
 class Simulation(NamedTuple):
@@ -28,8 +31,9 @@ class Simulation(NamedTuple):
     equity: pd.DataFrame  # close_utc, equity (marked at each close) from the first row on
 
 
-# Asked at an event for an order: (number of the event, account, whether a trade is open) -> order or None.
-Choose = Callable[[int, market.Account, bool], Order | None]
+# Asked at an event for an order: (number of the event, account, its closed trades, whether a trade is open) -> order
+# or None.
+Choose = Callable[[int, market.Account, Track, bool], Order | None]
 
 
 def simulate(
@@ -42,22 +46,25 @@ def simulate(
 ) -> Simulation:
     """Walk the events at ``rows`` (ascending) in time, one open trade at most.
 
-    ``choose`` sees the account as it is at the event; an order it gives while a trade is open is not placed.
+    ``choose`` sees the account as it is at the event, and the trades that are known to be closed; an order it gives
+    while a trade is open is not placed.
     """
-    view = market.Bars.of(bars)
-    costs = market.Costs.of(contract, params.cost_multiplier)
-    session = bars["session_id"].to_numpy()
+    venue = market.Venue.of(bars, contract, params)
+    view, costs, session = venue.bars, venue.costs, venue.session
     account = market.Account.new(params.account.equity, (1,))
     current = None
     busy_until, held = first_row, None  # held: P&L of what is open, and whether it was filled
-    trades = []
+    trades: list[dict[str, Any]] = []
+    track, pending = Track.empty(), None  # the record so far; the trade that will be its next
     equity = np.full(len(bars), params.account.equity)
     for k, row in enumerate(rows):
         if held is not None and busy_until <= row:
             account, held = account.settle(*held), None
+            if pending is not None:
+                track, pending = track.then(pending), None
         if session[row] != current:
             account, current = account.begin_session(torch.tensor([True])), session[row]
-        order = choose(k, account, held is not None)
+        order = choose(k, account, track, held is not None)
         if order is None or held is not None:
             continue
         given = (row, order.side, order.stop, order.reward_risk, order.delay)
@@ -65,10 +72,7 @@ def simulate(
         outcome = market.bracket(view, at, side, stop, reward_risk, delay, costs, params.max_bars)
         entry, end = int(outcome.entry_row[0]), int(outcome.exit_row[0])
         exit_reason = int(outcome.exit[0])
-        # What ends a trade or an order without a fill is the session's end, or the end of the data: neither is known
-        # to have come before the next session's first bar.
-        later = {market.OPEN: len(bars), market.NO_FILL: view.session_end[row] + 1, market.SESSION: end + 1}
-        busy_until = later.get(exit_reason, end)
+        busy_until = int(market.known_row(view, at, outcome)[0])
         held = torch.zeros(1, dtype=torch.float64), torch.tensor([False])
         if entry < 0:
             continue
@@ -80,6 +84,12 @@ def simulate(
         if exit_reason != market.OPEN:
             equity[end:] = before + pnl
         held = torch.tensor([pnl], dtype=torch.float64), torch.tensor([True])
+        pending = Track(
+            risk_vector(np.array([order.units]), order.stop_atr, order.reward_risk, order.confidence),
+            outcome_vector(outcome.exit, outcome.net_r, outcome.exit_row - outcome.entry_row + 1),
+            np.array([pnl]),
+            session[outcome.exit_row].astype(np.int64),
+        )
         trades.append(
             {
                 "event": k, "decided_utc": bars["close_utc"].iloc[row], "entry_utc": bars["start_utc"].iloc[entry],

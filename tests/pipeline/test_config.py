@@ -11,7 +11,7 @@ from algospace.data.params import DataParams
 from algospace.errors import InputError
 from algospace.indicators.params import IndicatorParams
 from algospace.market import MarketParams
-from algospace.mrms import MRMSParams
+from algospace.mrms.params import MRMSParams
 from algospace.params import RuntimeParams
 from algospace.pipeline import config
 from algospace.pipeline.config import load_params

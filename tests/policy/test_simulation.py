@@ -42,7 +42,7 @@ def flat(n, price=100.0):
 
 
 def always(order):
-    return lambda k, account, is_open: order
+    return lambda k, account, track, is_open: order
 
 
 def run(table, rows, choose, params, first_row=0):
@@ -68,7 +68,7 @@ def random_bars(seed, sessions=4, length=40, holes=0.0):
 def test_equity_is_marked_at_each_close(params):
     """Long 2 units: in at 100.5 (one tick worse), target 4 points on, 1 USD commission a unit and side."""
     day = [*flat(1), (100, 101, 99.5, 101), (101, 103.5, 100.5, 103), (103, 105, 102, 104), *flat(2)]
-    found = run(bars(day), [0], always(Order(1, 2.0, 2.0, 2, 0)), params)
+    found = run(bars(day), [0], always(Order(1, 2.0, 2.0, 2, 0, 1.0, 0.5)), params)
     money = 2 * 10.0
     marks = [0.0, (101 - 100.5) * money - 2, (103 - 100.5) * money - 2, 4 * money - 4, 4 * money - 4, 4 * money - 4]
     assert found.equity["equity"].tolist() == [START + x for x in marks]
@@ -88,14 +88,14 @@ def test_equity_is_marked_at_each_close(params):
 
 def test_short_is_marked_the_other_way(params):
     day = [*flat(1), (100, 100.5, 98.5, 99), (99, 104, 99, 103), *flat(1)]
-    found = run(bars(day), [0], always(Order(-1, 2.0, 3.0, 1, 0)), params)
+    found = run(bars(day), [0], always(Order(-1, 2.0, 3.0, 1, 0, 1.0, 0.5)), params)
     # in at 99.5, stopped at 101.5 and one tick worse
     assert found.equity["equity"].tolist() == [START, START + 5 - 1, START - 25 - 2, START - 25 - 2]
     assert found.trades["exit_reason"].tolist() == ["stop"]
 
 
 def test_delay_waits(params):
-    found = run(bars(flat(8)), [0], always(Order(1, 2.0, 2.0, 1, 3)), params)
+    found = run(bars(flat(8)), [0], always(Order(1, 2.0, 2.0, 1, 3, 1.0, 0.5)), params)
     assert found.trades["entry_utc"].tolist() == [pd.Timestamp("2022-01-03 14:50Z")]
     assert found.equity["equity"].tolist()[:4] == [START] * 4
 
@@ -104,9 +104,9 @@ def test_trade_that_is_still_open_is_marked_and_not_settled(params):
     table = bars(flat(10), cut=3)
     seen = []
 
-    def choose(k, account, is_open):
+    def choose(k, account, track, is_open):
         seen.append((float(account.equity[0]), is_open))
-        return Order(1, 2.0, 2.0, 1, 0)
+        return Order(1, 2.0, 2.0, 1, 0, 1.0, 0.5)
 
     found = run(table, [0, 5, 6], choose, params)
     assert found.trades["exit_reason"].tolist() == [EXITS[OPEN]]
@@ -117,9 +117,9 @@ def test_trade_that_is_still_open_is_marked_and_not_settled(params):
 def test_order_given_while_busy_is_not_placed(params):
     seen = []
 
-    def choose(k, account, is_open):
+    def choose(k, account, track, is_open):
         seen.append(is_open)
-        return Order(1, 2.0, 2.0, 1, 0)
+        return Order(1, 2.0, 2.0, 1, 0, 1.0, 0.5)
 
     found = run(bars(flat(10)), range(8), choose, params)
     assert seen == [False] + [True] * 7
@@ -138,9 +138,9 @@ def test_account_is_free_at_the_close_of_the_exit_bar(params):
     day = [*flat(1), (100, 106, 99.5, 105), *flat(4, 105)]
     seen = []
 
-    def choose(k, account, is_open):
+    def choose(k, account, track, is_open):
         seen.append((round(float(account.equity[0]), 9), int(account.session_trades[0]), is_open))
-        return Order(1, 2.0, 2.0, 1, 0)
+        return Order(1, 2.0, 2.0, 1, 0, 1.0, 0.5)
 
     found = run(bars(day), [0, 1], choose, params)
     assert seen == [(START, 0, False), (START + 38.0, 1, False)]
@@ -151,12 +151,12 @@ def test_session_counters_begin_anew(params):
     losing = [*flat(1), (100, 100.25, 90, 91), *flat(3, 91)]
     seen = []
 
-    def choose(k, account, is_open):
+    def choose(k, account, track, is_open):
         start, trades, streak = (
             float(x[0]) for x in (account.session_start, account.session_trades, account.losing_streak)
         )
         seen.append((start, trades, streak))
-        return Order(1, 2.0, 2.0, 1, 0) if k != 1 else None
+        return Order(1, 2.0, 2.0, 1, 0, 1.0, 0.5) if k != 1 else None
 
     found = run(bars(losing, flat(6, 91)), [0, 2, 5, 6], choose, params)
     lost = found.trades["pnl"].iloc[0]
@@ -165,14 +165,14 @@ def test_session_counters_begin_anew(params):
 
 
 def test_no_fill_leaves_the_account_alone(params):
-    found = run(bars(flat(4), flat(4)), [3], always(Order(1, 2.0, 2.0, 1, 0)), params)
+    found = run(bars(flat(4), flat(4)), [3], always(Order(1, 2.0, 2.0, 1, 0, 1.0, 0.5)), params)
     assert found.trades.empty
     assert (found.equity["equity"] == START).all()
 
 
 def test_curve_begins_at_the_first_row(params):
     table = bars(flat(6), flat(6))
-    found = run(table, [7], always(Order(1, 2.0, 2.0, 1, 0)), params, first_row=6)
+    found = run(table, [7], always(Order(1, 2.0, 2.0, 1, 0, 1.0, 0.5)), params, first_row=6)
     assert found.equity["close_utc"].tolist() == table["close_utc"].iloc[6:].tolist()
     assert found.equity["equity"].iloc[:2].tolist() == [START, START]
     assert found.trades["event"].tolist() == [0]
@@ -186,7 +186,7 @@ def random_orders(seed, every):
         if k not in table:
             table[k] = Order(
                 int(rng.choice([-1, 1])), float(rng.integers(1, 5)) * 0.5, float(rng.choice([1.0, 1.5, 3.0])),
-                int(rng.integers(1, 4)), int(rng.integers(0, 5)),
+                int(rng.integers(1, 4)), int(rng.integers(0, 5)), 1.5, 0.5,
             )  # fmt: skip
         return table[k]
 
@@ -198,7 +198,7 @@ def test_money_adds_up_and_trades_never_overlap(params, seed):
     """Whatever the market: the last equity is the start plus every P&L, and one trade ends before the next begins."""
     table = random_bars(seed, holes=0.1)
     orders = random_orders(seed, 3)
-    found = run(table, range(0, len(table), 2), lambda k, account, is_open: orders[k], params)
+    found = run(table, range(0, len(table), 2), lambda k, account, track, is_open: orders[k], params)
     trades = found.trades
     assert len(trades) > 5
     assert not (trades["exit_reason"] == EXITS[OPEN]).any()
@@ -216,8 +216,8 @@ def test_money_adds_up_and_trades_never_overlap(params, seed):
 def what_events_see(table, rows, orders, params):
     seen = []
 
-    def choose(k, account, is_open):
-        seen.append((k, *(float(part[0]) for part in account), is_open))
+    def choose(k, account, track, is_open):
+        seen.append((k, *(float(part[0]) for part in account), *(part.tolist() for part in track), is_open))
         return orders[k]
 
     run(table, rows, choose, params)
@@ -250,7 +250,7 @@ def test_trade_that_the_missing_end_of_a_session_closes_is_not_known_to_be_close
     """The session's last bar is missing, which only the next session tells: until then the trade is open."""
     table = bars(flat(10), flat(10))
     table = table.drop(index=9).reset_index(drop=True)
-    orders = [Order(1, 2.0, 2.0, 1, 0)] * 3
+    orders = [Order(1, 2.0, 2.0, 1, 0, 1.0, 0.5)] * 3
     rows = np.array([2, 8, 12])
     whole = what_events_see(table, rows, orders, params)
     assert what_events_see(table.iloc[:9], rows[:2], orders, params) == whole[:2]
@@ -260,7 +260,7 @@ def test_trade_that_the_missing_end_of_a_session_closes_is_not_known_to_be_close
 def test_equity_of_the_first_bars_is_that_of_all(params, seed):
     table, orders = random_bars(seed), random_orders(seed, 7)
     rows = np.arange(0, len(table), 7)
-    whole = run(table, rows, lambda k, account, is_open: orders[k], params).equity
+    whole = run(table, rows, lambda k, account, track, is_open: orders[k], params).equity
     for n in range(1, len(table) + 1, 3):
-        part = run(table.iloc[:n], rows[rows < n], lambda k, account, is_open: orders[k], params).equity
+        part = run(table.iloc[:n], rows[rows < n], lambda k, account, track, is_open: orders[k], params).equity
         np.testing.assert_array_equal(part["equity"], whole["equity"].iloc[:n])

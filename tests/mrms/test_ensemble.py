@@ -7,14 +7,20 @@ import pandas as pd
 import pytest
 import torch
 
-from algospace import market, mrms, nets, training
+from algospace import market, nets
 from algospace.data.contracts import CONTRACTS
 from algospace.errors import InputError
-from algospace.mrms import CONTEXT, MRMSParams, Proposal, RiskNet
-from algospace.params import RuntimeParams
+from algospace.mrms import fit as fitting
+from algospace.mrms.figures import figures, realised
+from algospace.mrms.model import RiskEnsemble, load
+from algospace.mrms.objective import risk_loss
+from algospace.mrms.outcomes import outcome_table
+from algospace.mrms.params import MRMSParams
+from algospace.mrms.proposal import Proposal, propose
+from algospace.mrms.state import CONTEXT, context
 from algospace.pipeline.config import load_params
 
-DEFAULT = load_params("mrms", MRMSParams, Path(__file__).parents[1] / "params.yaml")
+DEFAULT = load_params("mrms", MRMSParams, Path(__file__).parents[2] / "params.yaml")
 STOPS, REWARDS = (0.5, 1.0, 2.0), (1.0, 1.5, 2.0, 3.0)
 UNITS = 5
 
@@ -36,22 +42,11 @@ def params(**changes):
 
 def net(seed=0, n_context=6):
     torch.manual_seed(seed)
-    return RiskNet(n_context, 16, UNITS, list(STOPS), list(REWARDS), 0.1)
+    return RiskEnsemble(n_context, 16, UNITS, list(STOPS), list(REWARDS), 0.1)
 
 
-RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
-
-
-class Watch(training.Unsaved):
-    def __init__(self, resumed=None):
-        self.resumed, self.states = resumed, {}
-
-    def __call__(self, step, snapshot):
-        self.states[step] = copy.deepcopy(snapshot())
-
-
-def fit(run, train, validation, saver=None, seed=0):
-    return mrms.fit(train, validation, UNITS, run, RUNTIME, seed, saver or training.Unsaved())
+def fit(run, train, validation, on_step=lambda step, snapshot: None, resumed=None):
+    return fitting.fit(train, validation, UNITS, run, "cpu", on_step, resumed)
 
 
 # The loss
@@ -80,7 +75,7 @@ def slow_loss(units, stop, target, net_r, run):
 
 def loss_of(units, stop, target, net_r, run):
     values = (torch.tensor(x, dtype=torch.float64) for x in (units, stop, target, net_r, STOPS, REWARDS))
-    return [value.item() for value in mrms.risk_loss(*values, run)]
+    return [value.item() for value in risk_loss(*values, run)]
 
 
 def test_loss_of_one_event_by_hand():
@@ -122,7 +117,7 @@ def test_gradients_are_finite_and_reach_every_weight():
     x = torch.randn(32, 6, generator=torch.Generator().manual_seed(1))
     r = torch.randn(32, 3, 4, generator=torch.Generator().manual_seed(2))
     r[0], r[1], r[2] = -40.0, 40.0, 0.0  # ruin, a fortune and nothing
-    loss, _ = mrms.risk_loss(*model(x), r, torch.tensor(STOPS), torch.tensor(REWARDS), params())
+    loss, _ = risk_loss(*model(x), r, torch.tensor(STOPS), torch.tensor(REWARDS), params())
     loss.backward()
     for name, weight in model.named_parameters():
         assert torch.isfinite(weight.grad).all(), name
@@ -133,7 +128,7 @@ def test_gradients_are_finite_and_reach_every_weight():
 def test_outcomes_without_spread_are_finite(outcome):
     model = net()
     r = torch.full((8, 3, 4), outcome)
-    loss, sortino = mrms.risk_loss(*model(torch.zeros(8, 6)), r, torch.tensor(STOPS), torch.tensor(REWARDS), params())
+    loss, sortino = risk_loss(*model(torch.zeros(8, 6)), r, torch.tensor(STOPS), torch.tensor(REWARDS), params())
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(sortino)
@@ -154,46 +149,57 @@ def planted(n, seed):
 
 
 def test_it_finds_a_planted_cell_and_sizes_it_up():
+    torch.manual_seed(0)
     run = params(epochs=30, samples_per_epoch=1024)
     model, found = fit(run, planted(600, 0), planted(200, 1))
     x, r = planted(300, 2)
-    proposal = mrms.propose(model, x)
+    proposal = propose(model, x)
     clear = np.abs(x[..., 0]) > 0.3
     good, bad = clear & (x[..., 0] > 0), clear & (x[..., 0] < 0)
     assert (proposal.units[good] >= 4).mean() > 0.95
     assert (proposal.units[bad] == 0).mean() > 0.95
     assert (proposal.stop_atr[good] == 1.0).mean() > 0.95
     assert (proposal.reward_risk[good] == 2.0).mean() > 0.95
-    assert mrms.realised(r, proposal, run)[good].mean() > 0.8
+    assert realised(r, proposal, run)[good].mean() > 0.8
     assert found.history[-1]["validation/sortino"] > 0
 
 
 def test_it_does_not_trade_what_only_loses():
+    torch.manual_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 2, 6)).astype(np.float32)
     r = -np.abs(rng.normal(size=(400, 2, 3, 4))).astype(np.float32) - 0.1
     model, _ = fit(params(epochs=12), (x, r), (x, r))
-    assert (mrms.propose(model, x).units == 0).all()
+    assert (propose(model, x).units == 0).all()
 
 
 def test_the_size_is_fractional_kelly():
     # Even odds of +1.5 R and -1 R: growth is greatest at a bet of 1/6. A unit bets 0.02 / 0.25 = 8 %, so two units.
+    torch.manual_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(500, 2, 6)).astype(np.float32)
     r = np.where(rng.permutation(1000).reshape(500, 2, 1, 1) % 2, 1.5, -1.0) * np.ones((1, 1, 3, 4))
     table = r.astype(np.float32)
     run = params(unit_risk=0.02, kelly_fraction=0.25, epochs=15, weight_decay=1.0)
     model, _ = fit(run, (np.zeros_like(x), table), (np.zeros_like(x), table))
-    assert (mrms.propose(model, np.zeros_like(x)).units == 2).all()
+    assert (propose(model, np.zeros_like(x)).units == 2).all()
 
 
 @pytest.mark.parametrize("at", [1, 5, 8])
 def test_a_resumed_run_ends_with_the_same_bytes(at):
     train, validation = planted(80, 0), planted(20, 1)
-    watch = Watch()
-    straight, found = fit(params(), train, validation, watch, seed=4)
+    torch.manual_seed(4)
+    straight, found = fit(params(), train, validation)
+    states = {}
+
+    def keep(step, snapshot):
+        if step == at:
+            states[step] = copy.deepcopy(snapshot())
+
+    torch.manual_seed(4)
+    fit(params(), train, validation, keep)
     torch.manual_seed(1000)
-    resumed, again = fit(params(), train, validation, Watch(watch.states[at]), seed=4)
+    resumed, again = fit(params(), train, validation, resumed=states[at])
     assert again == found
     for a, b in zip(resumed.state_dict().values(), straight.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -204,15 +210,16 @@ def test_a_batch_is_a_stretch_of_time():
     n = 100
     x = np.zeros((n, 2, 6), np.float32)
     x[..., 0], x[..., 1] = np.arange(n)[:, None], [0, 1]
-    seen, loss = [], RiskNet.forward
+    seen, loss = [], RiskEnsemble.forward
 
     def spy(self, batch):
         if self.training:
             seen.append(batch[:, :2].tolist())
         return loss(self, batch)
 
+    torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RiskNet, "forward", spy)
+        patch.setattr(RiskEnsemble, "forward", spy)
         fit(params(batch_size=16), (x, planted(n, 0)[1]), planted(20, 1))
     assert len(seen) == 3 * 256 // 16
     for batch in seen:
@@ -244,7 +251,7 @@ def test_bad_training_material_is_refused():
 
 def test_proposals_are_the_most_probable():
     model, x = net().eval(), 10 * np.random.default_rng(0).normal(size=(70, 2, 6)).astype(np.float32)
-    proposal = mrms.propose(model, x)
+    proposal = propose(model, x)
     units, stop, target = nets.infer(model, x.reshape(-1, 6))
     for i in range(140):
         event, side = divmod(i, 2)
@@ -258,36 +265,36 @@ def test_proposals_are_the_most_probable():
 
 def test_a_proposal_depends_on_its_own_context_only():
     model, x = net().eval(), np.random.default_rng(0).normal(size=(70, 2, 6)).astype(np.float32)
-    whole = mrms.propose(model, x)
+    whole = propose(model, x)
     order = np.random.default_rng(1).permutation(70)[:33]
-    for a, b in zip(mrms.propose(model, x[order]), whole, strict=True):
+    for a, b in zip(propose(model, x[order]), whole, strict=True):
         assert np.array_equal(a, b[order])
 
 
 def test_bad_contexts_are_refused():
     with pytest.raises(InputError, match="mrms: expected 6 context features, found 5"):
-        mrms.propose(net(), np.zeros((3, 2, 5), np.float32))
+        propose(net(), np.zeros((3, 2, 5), np.float32))
     broken = np.zeros((3, 2, 6), np.float32)
     broken[1, 0, 2] = np.nan
     with pytest.raises(InputError, match="mrms: expected finite contexts"):
-        mrms.propose(net(), broken)
+        propose(net(), broken)
 
 
 def test_no_context_no_proposal():
-    assert all(part.shape == (0, 2) for part in mrms.propose(net(), np.empty((0, 2, 6), np.float32)))
+    assert all(part.shape == (0, 2) for part in propose(net(), np.empty((0, 2, 6), np.float32)))
 
 
 def test_a_loaded_model_gives_the_same_bits():
     model = net().eval()
-    loaded = mrms.load(nets.arrays(model), json.loads(json.dumps(model.config)))
+    loaded = load(nets.arrays(model), json.loads(json.dumps(model.config)))
     x = np.random.default_rng(0).normal(size=(70, 2, 6)).astype(np.float32)
-    for a, b in zip(mrms.propose(model, x), mrms.propose(loaded, x), strict=True):
+    for a, b in zip(propose(model, x), propose(loaded, x), strict=True):
         assert np.array_equal(a, b)
 
 
 def test_the_default_network():
     grids = list(DEFAULT.stop_grid), list(DEFAULT.reward_risk_grid)
-    model = RiskNet(len(CONTEXT) + 8, DEFAULT.hidden_dim, 5, *grids, DEFAULT.dropout)
+    model = RiskEnsemble(len(CONTEXT) + 8, DEFAULT.hidden_dim, 5, *grids, DEFAULT.dropout)
     assert sum(p.numel() for p in model.parameters()) == 13_050
 
 
@@ -299,7 +306,7 @@ def test_realised_picks_the_proposed_cell():
     table = rng.normal(size=(9, 2, 3, 4)).astype(np.float32)
     cell = rng.integers(0, 3, (9, 2)), rng.integers(0, 4, (9, 2))
     proposal = Proposal(np.ones((9, 2)), np.array(STOPS)[cell[0]], np.array(REWARDS)[cell[1]], np.ones((9, 2)))
-    found = mrms.realised(table, proposal, params())
+    found = realised(table, proposal, params())
     for event in range(9):
         for side in range(2):
             assert found[event, side] == table[event, side, cell[0][event, side], cell[1][event, side]]
@@ -320,7 +327,7 @@ def test_outcome_table_is_the_market_cell_by_cell():
     events = pd.DataFrame(
         {"row": [5, 60, 149, 203], "candidate_direction": np.array([1, -1, 1, -1], np.int8), "m30_atr": [3, 4.1, 5, 6]}
     )
-    table = mrms.outcome_table(bars, events, costs, params(), 20)
+    table = outcome_table(bars, events, costs, params(), 20)
     assert table.dtype == np.float32
     for e, event in events.iterrows():
         for k, side in enumerate((1, -1)):
@@ -337,19 +344,19 @@ def test_outcome_table_is_the_market_cell_by_cell():
 def test_figures_by_hand():
     x = np.zeros((2, 2, 6), np.float32)
     model = net().eval()
-    proposal = mrms.propose(model, x)
+    proposal = propose(model, x)
     s, t = STOPS.index(proposal.stop_atr[0, 0]), REWARDS.index(proposal.reward_risk[0, 0])
     table = np.zeros((2, 2, 3, 4), np.float32)
     table[:, :, s, t] = [[1, -1], [2, -2]]
     train = np.zeros((3, 2, 3, 4), np.float32)
     train[:, :, 2, 3] = 1
-    found = mrms.figures(model, x, table, train, params())
+    found = figures(model, x, table, train, params())
     assert found["events"] == 2
     assert found["proposed_mean_r"] == 0
     assert found["proposed_win_rate"] == 0.5
     assert (found["best_train_stop_atr"], found["best_train_reward_risk"]) == (2.0, 3.0)
     table[:, :, s, t] = [[1, -1], [2, -1]]
-    found = mrms.figures(model, x, table, train, params())
+    found = figures(model, x, table, train, params())
     assert found["proposed_mean_r"] == 0.25
     assert found["proposed_sortino"] == pytest.approx(0.25 / np.sqrt(0.5))
     assert found["mean_units"] == proposal.units.mean()
@@ -396,7 +403,7 @@ REGIME = np.arange(6, dtype=np.float32).reshape(2, 3) / 10
 
 
 def test_context_by_hand():
-    found = mrms.context(events(), REGIME)
+    found = context(events(), REGIME)
     assert found.shape == (2, 2, len(CONTEXT) + 3)
     assert found.dtype == np.float32
     named = dict(zip(CONTEXT, found[0, 0, : len(CONTEXT)].tolist(), strict=True))
@@ -413,7 +420,7 @@ def test_context_by_hand():
 
 
 def test_the_other_side_of_an_event():
-    found = mrms.context(events(), REGIME)
+    found = context(events(), REGIME)
     ours, theirs = found[:, 0].copy(), found[:, 1].copy()
     sign = np.ones(len(CONTEXT) + 3, np.float32)
     for name in ("with_signal", "momentum", "rsi"):
@@ -426,21 +433,21 @@ def test_the_other_side_of_an_event():
 
 
 def test_a_mirrored_event_gives_the_same_context():
-    first, second = mrms.context(events(), REGIME), mrms.context(mirrored(events()), REGIME)
+    first, second = context(events(), REGIME), context(mirrored(events()), REGIME)
     np.testing.assert_allclose(first, second, atol=1e-6)
-    assert not np.allclose(first, mrms.context(events().assign(rsi_14=50.0), REGIME), atol=1e-3)
+    assert not np.allclose(first, context(events().assign(rsi_14=50.0), REGIME), atol=1e-3)
 
 
 def test_unknown_levels_and_young_sessions_are_neutral():
     frame = events()
     frame.loc[:, ["m30_lvn_support_price", "m30_lvn_support_strength", "momentum_5"]] = np.nan
-    found = mrms.context(frame, REGIME)
+    found = context(frame, REGIME)
     named = {name: found[0, 0, i] for i, name in enumerate(CONTEXT)}
     assert (named["behind_distance"], named["behind_strength"], named["momentum"]) == (0, 0, 0)
     assert np.isfinite(found).all()
 
 
 def test_a_missing_atr_is_not_hidden():
-    found = mrms.context(events().assign(m30_atr=np.nan), REGIME)
+    found = context(events().assign(m30_atr=np.nan), REGIME)
     with pytest.raises(InputError, match="finite contexts"):
-        mrms.propose(net(n_context=found.shape[-1]), found)
+        propose(net(n_context=found.shape[-1]), found)

@@ -1,0 +1,65 @@
+"""The objective: Sortino in R over the joint distribution of the cells, and fractional Kelly for the size."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from algospace.mrms.model import Output
+from algospace.mrms.params import MRMSParams
+
+LEAST_WEALTH = 0.05  # share of the equity that a bet is taken to leave at least: log growth stays finite
+
+
+class Losses(NamedTuple):
+    """Scalars of a batch."""
+
+    total: Tensor  # what training minimises
+    agents: Tensor  # the agents' part of it: what early stopping reads
+    sortino: Tensor  # of one unit, over the joint distribution of the cells
+    growth: Tensor  # expected log growth of the proposed distribution of units, in bets of one unit
+    coordinator: Tensor  # cross-entropy of the ensemble's confidence against a win of the executed cell
+
+
+def risk_loss(output: Output, net_r: Tensor, stops: Tensor, rewards: Tensor, params: MRMSParams) -> Losses:
+    """Losses of a chronological batch.
+
+    Parameters
+    ----------
+    output
+        Of the ensemble, for the batch.
+    net_r
+        Realised net R per cell (batch, stops, rewards).
+    stops, rewards
+        The two grids.
+
+    Notes
+    -----
+    Over the joint distribution p of the cells: mean = E sum p r, downside = E sum p min(r, 0)^2 (averaging r over
+    the cells first would hide the risk), Sortino = mean / sqrt(downside). Sortino is scale-free and says nothing of
+    size: the units maximise the log growth of the cell that would be executed, with a bet of unit_risk /
+    kelly_fraction a unit, which is fractional Kelly. Risk consistency: relative variance of the units-times-stop risk,
+    and a pull of the target to two stops. The shrink term holds each event's logits near those of all events.
+    """
+    units, stop, target = output.units, output.stop, output.target
+    cells = stop[:, :, None] * target[:, None, :]
+    mean = (cells * net_r).sum((1, 2)).mean()
+    downside = (cells * net_r.clamp(max=0) ** 2).sum((1, 2)).mean()
+    sortino = mean / (downside + 1e-3 * (net_r**2).mean() + 1e-12).sqrt()
+
+    executed = net_r[torch.arange(len(net_r), device=net_r.device), stop.argmax(1), target.argmax(1)]
+    bet = params.unit_risk / params.kelly_fraction
+    count = torch.arange(units.shape[1], device=units.device, dtype=net_r.dtype)
+    wealth = (1 + bet * count * executed[:, None]).clamp(min=LEAST_WEALTH)
+    growth = (units * wealth.log() / bet).sum(1).mean()
+
+    risk = (units * count).sum(1) * (stop * stops).sum(1)
+    consistency = risk.var() / (risk.mean() ** 2 + 0.01) + 0.1 * ((target * rewards).sum(1) - 2).abs().mean()
+    entropy = sum(-(p * p.clamp(min=1e-9).log()).sum(1).mean() for p in (stop, target))
+    agents = -sortino - growth + params.consistency * consistency - params.entropy * entropy
+    agents = agents + params.shrink * output.deviation.mean()
+
+    won = (executed > 0).to(output.confidence.dtype)
+    coordinator = functional.binary_cross_entropy(output.confidence.clamp(1e-6, 1 - 1e-6), won)
+    return Losses(agents + coordinator, agents, sortino, growth, coordinator)

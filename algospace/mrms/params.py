@@ -1,0 +1,69 @@
+"""The `mrms` section of params.yaml."""
+
+from itertools import pairwise
+
+from pydantic import Field, field_validator
+
+from algospace import training
+from algospace.params import Params
+
+
+class CommunicationParams(Params):
+    """The `mrms.communication` section."""
+
+    length: int = Field(ge=1)
+    hidden_dim: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+    risk_weight: float = Field(ge=0)
+    outcome_weight: float = Field(ge=0)
+    pnl_weight: float = Field(ge=0)
+    temporal_weight: float = Field(ge=0)
+    optimizer: training.OptimizerParams
+
+
+class LVNParams(Params):
+    """When a stop goes behind a low volume node."""
+
+    min_strength: float = Field(ge=0, le=100)
+    reach_atr: float = Field(ge=0)
+    buffer_ticks: int = Field(ge=1)
+
+
+class AdjustmentParams(Params):
+    """How the track record of the account scales the proposed size."""
+
+    min_trades: int = Field(ge=1)
+    raise_factor: float = Field(ge=1)
+    raise_win_rate: float = Field(ge=0, le=1)
+    raise_profit_factor: float = Field(ge=0)
+    cut_factor: float = Field(ge=0, le=1)
+    cut_win_rate: float = Field(ge=0, le=1)
+    cut_profit_factor: float = Field(ge=0)
+
+
+class MRMSParams(Params):
+    """The `mrms` section."""
+
+    hidden_dim: int = Field(ge=2)
+    dropout: float = Field(ge=0, lt=1)
+    stop_grid: tuple[float, ...] = Field(min_length=1)
+    reward_risk_grid: tuple[float, ...] = Field(min_length=1)
+    lvn: LVNParams
+    unit_risk: float = Field(gt=0)
+    kelly_fraction: float = Field(gt=0, le=1)
+    adjustment: AdjustmentParams
+    consistency: float = Field(ge=0)
+    entropy: float = Field(ge=0)
+    shrink: float = Field(ge=0)
+    folds: int = Field(ge=2)
+    bootstrap_draws: int = Field(ge=1)
+    random_draws: int = Field(ge=1)
+    optimizer: training.OptimizerParams
+    communication: CommunicationParams
+
+    @field_validator("stop_grid", "reward_risk_grid")
+    @classmethod
+    def _ascending(cls, grid: tuple[float, ...]) -> tuple[float, ...]:
+        if grid[0] <= 0 or any(b <= a for a, b in pairwise(grid)):
+            raise ValueError("expected positive numbers in ascending order")
+        return grid

@@ -1,0 +1,315 @@
+"""PPO (Schulman et al. 2017) over any vectorised environment, for one agent or a team of them.
+
+Hyperparameters and diagnostics carry CleanRL's names. Differences from the textbook, each for a reason: the discount
+is a tensor (decisions lie at different distances in time), and what an actor draws beside its actions (dropout) comes
+from seeds that the rollout stores, so that the ratio is 1 before the first optimiser step.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from algospace import training
+from algospace.errors import InputError
+from algospace.params import Params
+
+Observation = dict[str, Tensor]
+
+
+class PPOParams(Params):
+    """A `ppo` section, in CleanRL's names."""
+
+    num_envs: int = Field(ge=1)
+    num_steps: int = Field(ge=1)
+    total_timesteps: int = Field(ge=1)
+    gamma: float = Field(gt=0, le=1)
+    gae_lambda: float = Field(ge=0, le=1)
+    learning_rate: float = Field(gt=0)
+    num_minibatches: int = Field(ge=1)
+    update_epochs: int = Field(ge=1)
+    clip_coef: float = Field(gt=0)
+    ent_coef: float = Field(ge=0)
+    vf_coef: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    target_kl: float = Field(gt=0)
+
+
+class Step(NamedTuple):
+    """One step of every episode."""
+
+    observation: Observation
+    reward: Tensor  # float32 (episodes,)
+    discount: Tensor  # float32: gamma to the power of the bars spent flat
+    terminated: Tensor
+    truncated: Tensor
+    final: Observation  # where the step led, before any reset: what a truncated episode bootstraps from
+
+
+class Env(Protocol):
+    """What `train` asks of an environment."""
+
+    num_envs: int
+    device: str
+
+    def observe(self) -> Observation:
+        """Give what a rollout stores of the present moment, rows of ``num_envs``."""
+        ...
+
+    def expand(self, observation: Observation) -> Observation:
+        """Turn stored rows into what the actors see."""
+        ...
+
+    def step(self, actions: Tensor) -> Step:
+        """Apply actions (num_envs, ...); episodes that end begin anew."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Give what `restore` needs to go on with the same bits."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        ...
+
+
+class Judgement(NamedTuple):
+    """What a learner says of stored rows."""
+
+    log_probs: Tensor  # (batch, actors)
+    entropy: Tensor  # (batch, actors)
+    values: Tensor  # (batch,)
+    extra: Tensor  # scalar: what the learner adds to the loss
+    diagnostics: dict[str, Tensor]
+
+
+class Learner(Protocol):
+    """Actors and critic, an `nn.Module`; ``seeds`` int64 (batch,) decide whatever a pass draws beside its actions."""
+
+    def act(self, seen: Observation, seeds: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw actions (batch, ...); give their log-probabilities (batch, actors) and the values (batch,) too."""
+        ...
+
+    def value(self, seen: Observation, seeds: Tensor) -> Tensor:
+        """Value (batch,) of what is seen."""
+        ...
+
+    def judge(self, observation: Observation, seen: Observation, seeds: Tensor, actions: Tensor) -> Judgement:
+        """Judge stored rows (``observation``; ``seen`` once expanded) and the actions taken there, with gradients."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is trained."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Inverse of `state_dict`."""
+        ...
+
+
+class Rollout(NamedTuple):
+    """A batch of experience, time first: tensors (num_steps, num_envs, ...)."""
+
+    observation: Observation
+    seeds: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    rewards: Tensor
+    discounts: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    next_values: Tensor  # value of where the step led, before any reset
+
+
+def gae(rollout: Rollout, gae_lambda: float) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al. 2016) with a discount per step.
+
+    delta_t = r_t + g_t V(s_{t+1}) (1 - terminated_t) - V(s_t); A_t = delta_t + g_t lambda (1 - done_t) A_{t+1}. A
+    truncated episode bootstraps from the state it was cut in. Returns advantages and returns, (num_steps, num_envs).
+    """
+    delta = rollout.rewards + rollout.discounts * rollout.next_values * ~rollout.terminated - rollout.values
+    nonterminal = ~(rollout.terminated | rollout.truncated)
+    advantages = torch.zeros_like(delta)
+    lastgaelam = torch.zeros_like(delta[0])
+    for t in reversed(range(len(delta))):
+        lastgaelam = delta[t] + rollout.discounts[t] * gae_lambda * nonterminal[t] * lastgaelam
+        advantages[t] = lastgaelam
+    return advantages, advantages + rollout.values
+
+
+def ppo_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_coef: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Clipped surrogate (Schulman et al. 2017), averaged over batch and actors, with its diagnostics.
+
+    ``log_probs`` (batch, actors); ``advantages`` (batch,) are the team's and count for every actor.
+    """
+    logratio = log_probs - old_log_probs
+    ratio = logratio.exp()
+    advantage = advantages[:, None]
+    loss = torch.max(-advantage * ratio, -advantage * ratio.clamp(1 - clip_coef, 1 + clip_coef)).mean()
+    with torch.no_grad():
+        diagnostics = {
+            "losses/approx_kl": ((ratio - 1) - logratio).mean(),
+            "losses/clipfrac": ((ratio - 1).abs() > clip_coef).to(ratio.dtype).mean(),
+        }
+    return loss, diagnostics
+
+
+STORED = ("seeds", "actions", "log_probs", "values")
+
+
+def train(
+    name: str,
+    env: Env,
+    learner: Learner,
+    params: PPOParams,
+    seed: int,
+    on_step: training.OnStep,
+    resumed: dict[str, Any] | None,
+) -> training.History:
+    """Train a learner in place; the state is saved at update boundaries.
+
+    Parameters
+    ----------
+    name
+        For the progress bar and the messages.
+    seed
+        Of the actions drawn and of the order of the minibatches.
+    on_step, resumed
+        Saver of the training state and the state to go on from: a resumed run ends with the same bytes.
+
+    Raises
+    ------
+    InputError
+        For a loss that is not finite.
+    """
+    optimizer = torch.optim.Adam(learner.parameters(), params.learning_rate, eps=1e-5)
+    generator = torch.Generator(env.device).manual_seed(seed)
+    update, step = 0, 0
+    history: training.History = []
+    if resumed:
+        learner.load_state_dict(resumed["learner"])
+        optimizer.load_state_dict(resumed["optimizer"])
+        generator.set_state(resumed["generator"])
+        env.restore(resumed["env"])
+        update, step, history = resumed["update"], resumed["step"], resumed["history"]
+
+    def snapshot() -> dict[str, Any]:
+        return {
+            "learner": learner.state_dict(), "optimizer": optimizer.state_dict(),
+            "generator": generator.get_state(), "env": env.state(), "update": update, "history": history,
+        }  # fmt: skip
+
+    updates = max(1, params.total_timesteps // (params.num_envs * params.num_steps))
+    progress = tqdm(total=updates, desc=name, unit="update", initial=update, disable=None)
+    while update < updates:
+        for group in optimizer.param_groups:
+            group["lr"] = params.learning_rate * (1 - update / updates)
+        rollout = collect(env, learner, params.num_steps, generator)
+        diagnostics, steps = optimise(name, env, learner, optimizer, rollout, params, generator)
+        step += steps
+        update += 1
+        history.append(diagnostics)
+        progress.set_postfix(reward=f"{diagnostics['charts/mean_reward_r']:.4f}")
+        progress.update()
+        on_step(step, snapshot)
+    progress.close()
+    return history
+
+
+@torch.no_grad()
+def collect(env: Env, learner: Learner, num_steps: int, generator: torch.Generator) -> Rollout:
+    """Let the learner act for ``num_steps`` steps, every pass with seeds of its own, which are stored."""
+
+    def draw_seeds() -> Tensor:
+        return torch.randint(2**62, (env.num_envs,), generator=generator, device=env.device)
+
+    columns: list[tuple[Any, ...]] = []
+    observation = env.observe()
+    for _ in range(num_steps):
+        seeds = draw_seeds()
+        actions, log_probs, values = learner.act(env.expand(observation), seeds, generator)
+        step = env.step(actions)
+        columns.append((observation, seeds, actions, log_probs, values, step))
+        observation = step.observation
+    last = learner.value(env.expand(observation), draw_seeds())
+    steps = [row[-1] for row in columns]
+    stored = {name: torch.stack([row[i] for row in columns]) for i, name in enumerate(STORED, start=1)}
+    next_values = torch.cat([stored["values"][1:], last[None]])
+    terminated, truncated = (torch.stack([getattr(s, name) for s in steps]) for name in ("terminated", "truncated"))
+    ended = terminated | truncated
+    # Where an episode ended, the next row is another episode's: value the state that the step led to instead.
+    for t in ended.any(dim=1).nonzero()[:, 0].tolist():
+        final = env.expand({key: value[ended[t]] for key, value in steps[t].final.items()})
+        next_values[t, ended[t]] = learner.value(final, stored["seeds"][t, ended[t]])
+    return Rollout(
+        observation={key: torch.stack([row[0][key] for row in columns]) for key in observation},
+        **stored,
+        rewards=torch.stack([s.reward for s in steps]),
+        discounts=torch.stack([s.discount for s in steps]),
+        terminated=terminated,
+        truncated=truncated,
+        next_values=next_values,
+    )
+
+
+def optimise(
+    name: str,
+    env: Env,
+    learner: Learner,
+    optimizer: torch.optim.Optimizer,
+    rollout: Rollout,
+    params: PPOParams,
+    generator: torch.Generator,
+) -> tuple[dict[str, float], int]:
+    """One PPO update; returns the means of its diagnostics and the number of optimiser steps."""
+    advantages, returns = gae(rollout, params.gae_lambda)
+    flat = {key: value.flatten(0, 1) for key, value in rollout.observation.items()}
+    seeds, actions, old_log_probs = (x.flatten(0, 1) for x in (rollout.seeds, rollout.actions, rollout.log_probs))
+    advantages, returns, values = advantages.flatten(), returns.flatten(), rollout.values.flatten()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    batch = len(seeds)
+    size = -(-batch // params.num_minibatches)
+    rows: list[dict[str, Tensor]] = []
+    for _ in range(params.update_epochs):
+        order = torch.randperm(batch, generator=generator, device=seeds.device)
+        for start in range(0, batch, size):
+            chosen = order[start : start + size]
+            compact = {key: value[chosen] for key, value in flat.items()}
+            judged = learner.judge(compact, env.expand(compact), seeds[chosen], actions[chosen])
+            advantage = advantages[chosen]
+            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+            policy_loss, diagnostics = ppo_loss(judged.log_probs, old_log_probs[chosen], advantage, params.clip_coef)
+            value_loss = 0.5 * ((judged.values - returns[chosen]) ** 2).mean()
+            entropy = judged.entropy.mean()
+            loss = policy_loss - params.ent_coef * entropy + params.vf_coef * value_loss + judged.extra
+            if not torch.isfinite(loss):
+                raise InputError(f"{name}: expected a finite loss, found {loss.item()}")
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, params.max_grad_norm)
+            optimizer.step()
+            rows.append(
+                diagnostics
+                | {
+                    "losses/policy_loss": policy_loss.detach(), "losses/value_loss": value_loss.detach(),
+                    "losses/entropy": entropy.detach(),
+                }
+                | judged.diagnostics
+            )  # fmt: skip
+        if float(rows[-1]["losses/approx_kl"]) > params.target_kl:
+            break
+    means = {key: float(torch.stack([row[key] for row in rows]).mean()) for key in rows[0]}
+    variance = returns.var()
+    means["losses/explained_variance"] = float(1 - (returns - values).var() / variance) if variance > 0 else 0.0
+    means["charts/mean_reward_r"] = float(rollout.rewards.mean())
+    return means, len(rows)
