@@ -24,7 +24,7 @@ ORDER = (
     "rde.params", "rde.model", "rde.fit", "rde.figures",
     "mrms.params", "mrms.track", "mrms.state", "mrms.stops", "mrms.outcomes", "mrms.model", "mrms.objective",
     "mrms.fit", "mrms.proposal", "mrms.trades", "mrms.walk_forward", "mrms.figures", "mrms.communication",
-    "env", "agents", "mappo", "consensus",
+    "mrms.ppo", "env", "agents", "mappo", "consensus",
     "policy.simulation", "policy.decide", "policy.exams", "policy.bundle", "pictures", "report", "policy.evaluation",
 )  # fmt: skip
 PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings")
