@@ -7,9 +7,8 @@ import pandas as pd
 from algospace import artefacts, market, nets, plotting
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared
-from algospace.mrms import communication, pictures
+from algospace.mrms import communication, method, pictures
 from algospace.mrms.figures import figures
-from algospace.mrms.fit import fit
 from algospace.mrms.outcomes import Lessons
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import propose
@@ -58,12 +57,10 @@ def main() -> None:
     lessons = with_past_accounts(train, venue, params, seed)
 
     with training_state("mrms") as state:
-        units, tick = exchange.limits.max_units, contract.tick
-        model, run = fit("mrms", lessons, select, units, params, runtime, seed, state.part("ensemble"))
-        model.cpu()
+        tick = contract.tick
+        model, run = method.train("mrms", lessons, select, venue, params, runtime, seed, state.part("ensemble"))
         parts = folds(train.events, params.folds, data.embargo_m30_bars, data.embargo_m5_bars)
-        epochs = run.best_epoch + 1
-        out_of_fold = walk_forward(train, lessons, parts, epochs, units, params, tick, runtime, seed, state.part)
+        out_of_fold = walk_forward(train, lessons, parts, run.best_epoch + 1, venue, params, runtime, seed, state.part)
         final = {name: propose(model, part.states, part.events, tick) for name, part in splits.items()}
         tracks = {
             name: proposed_trades(venue, part.events, out_of_fold if name == "train" else final[name]).track

@@ -24,8 +24,8 @@ ORDER = (
     "rde.model", "rde.measures", "rde.space", "rde.communication", "rde.params", "rde.fit", "rde.figures",
     "rde.walk_forward", "rde.engine", "rde.pictures",
     "mrms.params", "mrms.track", "mrms.state", "mrms.stops", "mrms.outcomes", "mrms.model", "mrms.objective",
-    "mrms.fit", "mrms.proposal", "mrms.trades", "mrms.walk_forward", "mrms.figures", "mrms.communication",
-    "mrms.pictures",
+    "mrms.fit", "mrms.proposal", "mrms.trades", "mrms.ppo", "mrms.method", "mrms.walk_forward",
+    "mrms.figures", "mrms.communication", "mrms.pictures",
     "env", "agents", "mappo", "consensus",
     "policy.simulation", "policy.decide", "policy.exams", "policy.bundle", "pictures", "report", "policy.evaluation",
 )  # fmt: skip

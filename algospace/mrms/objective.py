@@ -48,7 +48,7 @@ def risk_loss(output: Output, net_r: Tensor, stops: Tensor, rewards: Tensor, par
     downside = (cells * net_r.clamp(max=0) ** 2).sum((1, 2)).mean()
     sortino = mean / (downside + 1e-3 * (net_r**2).mean() + 1e-12).sqrt()
 
-    executed = net_r[torch.arange(len(net_r), device=net_r.device), stop.argmax(1), target.argmax(1)]
+    executed = executed_r(output, net_r)
     bet = params.unit_risk / params.kelly_fraction
     count = torch.arange(units.shape[1], device=units.device, dtype=net_r.dtype)
     wealth = (1 + bet * count * executed[:, None]).clamp(min=LEAST_WEALTH)
@@ -60,6 +60,16 @@ def risk_loss(output: Output, net_r: Tensor, stops: Tensor, rewards: Tensor, par
     agents = -sortino - growth + params.consistency * consistency - params.entropy * entropy
     agents = agents + params.shrink * output.deviation.mean()
 
-    won = (executed > 0).to(output.confidence.dtype)
-    coordinator = functional.binary_cross_entropy(output.confidence.clamp(1e-6, 1 - 1e-6), won)
+    coordinator = coordinator_loss(output, net_r)
     return Losses(agents + coordinator, agents, sortino, growth, coordinator)
+
+
+def executed_r(output: Output, net_r: Tensor) -> Tensor:
+    """Net R (batch,) of the cells that would be executed, the most probable ones; ``net_r`` as `risk_loss`."""
+    return net_r[torch.arange(len(net_r), device=net_r.device), output.stop.argmax(1), output.target.argmax(1)]
+
+
+def coordinator_loss(output: Output, net_r: Tensor) -> Tensor:
+    """Cross-entropy of the ensemble's confidence against a win of the executed cell."""
+    won = (executed_r(output, net_r) > 0).to(output.confidence.dtype)
+    return functional.binary_cross_entropy(output.confidence.clamp(1e-6, 1 - 1e-6), won)

@@ -29,10 +29,16 @@ class Lessons(NamedTuple):
 
 
 def outcome_table(venue: market.Venue, events: pd.DataFrame, params: MRMSParams) -> np.ndarray:
-    """Net R of every cell: (events, 2, stops, rewards), float32, by `market.bracket` with the next open.
+    """Net R of every cell: (events, 2, stops, rewards), float32 (see `grid_brackets`)."""
+    return grid_brackets(venue, events, params)[0].net_r.astype(np.float32)
+
+
+def grid_brackets(venue: market.Venue, events: pd.DataFrame, params: MRMSParams) -> tuple[market.Outcome, np.ndarray]:
+    """Run every cell of the grid by `market.bracket`, with the next open.
 
     Stops hang where `stop_distances` puts them, behind nodes too. It reads the bars after the event: a target to
-    learn from, never an input.
+    learn from, never an input. Returns outcomes (events, 2, stops, rewards) and stop distances in price (events, 2,
+    stops).
     """
     rows = events["row"].to_numpy().reshape(-1, 1, 1, 1)
     side = (np.array(SIDES) * events["candidate_direction"].to_numpy()[:, None])[:, :, None, None]
@@ -42,7 +48,7 @@ def outcome_table(venue: market.Venue, events: pd.DataFrame, params: MRMSParams)
         venue.bars, rows, side, distance, np.array(params.reward_risk_grid), np.zeros(1, np.int64), venue.costs,
         venue.params.max_bars,
     )  # fmt: skip
-    return outcome.net_r.astype(np.float32)
+    return outcome, distance[..., 0]
 
 
 def cells(params: MRMSParams, stop_atr: np.ndarray, reward_risk: np.ndarray) -> np.ndarray:

@@ -1,11 +1,13 @@
 """The `mrms` section of params.yaml."""
 
 from itertools import pairwise
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from algospace import training
 from algospace.params import Params
+from algospace.ppo import PPOParams
 
 
 class CommunicationParams(Params):
@@ -44,6 +46,7 @@ class AdjustmentParams(Params):
 class MRMSParams(Params):
     """The `mrms` section."""
 
+    method: Literal["sortino", "ppo"]
     hidden_dim: int = Field(ge=2)
     dropout: float = Field(ge=0, lt=1)
     stop_grid: tuple[float, ...] = Field(min_length=1)
@@ -59,6 +62,7 @@ class MRMSParams(Params):
     bootstrap_draws: int = Field(ge=1)
     random_draws: int = Field(ge=1)
     optimizer: training.OptimizerParams
+    ppo: PPOParams
     communication: CommunicationParams
 
     @field_validator("stop_grid", "reward_risk_grid")

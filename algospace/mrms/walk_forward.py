@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from algospace import training
+from algospace import market, training
 from algospace.errors import InputError
-from algospace.mrms.fit import fit
+from algospace.mrms import method
 from algospace.mrms.outcomes import Lessons, cells
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import Proposal, propose
@@ -66,9 +66,8 @@ def walk_forward(
     lessons: Lessons,
     parts: list[Fold],
     epochs: int,
-    n_units: int,
+    venue: market.Venue,
     params: MRMSParams,
-    tick: float,
     runtime: RuntimeParams,
     seed: int,
     part: Callable[[str], training.Saver],
@@ -82,9 +81,11 @@ def walk_forward(
     found = []
     for number, fold in enumerate(parts):
         taught = lessons.of(fold.lessons)
-        model, _ = fit(f"mrms fold {number}", taught, None, n_units, run, runtime, seed, part(f"fold_{number}"))
+        model, _ = method.train(
+            f"mrms fold {number}", taught, None, venue, run, runtime, seed, part(f"fold_{number}")
+        )  # fmt: skip
         block = train.of(fold.block)
-        found.append(propose(model.cpu(), block.states, block.events, tick))
+        found.append(propose(model, block.states, block.events, venue.costs.tick))
     return Proposal.joined(found)
 
 
