@@ -27,17 +27,19 @@ from algospace.synergy import Gate1Params
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 YEAR = 252  # trading days
+UNSEEN = 1000  # added to a seed: the market that a model is judged on
 CONTRACT = contracts.resolve("MES", None)
 
 
 class Sample(NamedTuple):
-    """Candidates of one market: to learn from, to stop by, and to be judged on; and the planted events among all."""
+    """Candidates of one market, and the planted events among them."""
 
     train: Lessons
     select: Lessons
-    judged: Lessons
+    every: Lessons  # of all splits
     venue: market.Venue
     planted: pd.DataFrame | None
+    state: fitted.Fitted
 
 
 def read(section: str, model: Any) -> Any:
@@ -45,11 +47,11 @@ def read(section: str, model: Any) -> Any:
     return load_params(section, model, PARAMS)
 
 
-def sample(kind: str, sessions: int, seed: int) -> Sample:
+def sample(kind: str, sessions: int, seed: int, state: fitted.Fitted | None = None) -> Sample:
     """Draw a market and make its lessons.
 
     No regime network is at hand: the scaled features that it would see at the event's 30-minute bar stand in for its
-    vector. What the pipeline calls report and test is judged on.
+    vector. ``state`` is what was fitted on the market that was learned from; None fits it on this one's train rows.
     """
     data, indicators, gate1 = read("data", DataParams), read("indicators", IndicatorParams), read("gate1", Gate1Params)
     params = read("mrms", MRMSParams)
@@ -60,7 +62,8 @@ def sample(kind: str, sessions: int, seed: int) -> Sample:
     else:
         bars = synthetic.market(shape, CONTRACT, seed)
     codes = splits.split(bars, data)
-    state = fitted.fit(bars, codes == splits.TRAIN, indicators, seed)
+    if state is None:
+        state = fitted.fit(bars, codes == splits.TRAIN, indicators, seed)
     table = table_module.build(bars, CONTRACT, indicators, gate1, state.reference)
     rows = windows.rows(table, state)
     whole = windows.complete(rows, read("features", FeatureParams))
@@ -73,7 +76,7 @@ def sample(kind: str, sessions: int, seed: int) -> Sample:
         here = np.isin(codes[ends], chosen)
         return Lessons.new(every[here].reset_index(drop=True), seen[here], venue, params)
 
-    return Sample(of(splits.TRAIN), of(splits.SELECT), of(splits.REPORT, splits.TEST), venue, events)
+    return Sample(of(splits.TRAIN), of(splits.SELECT), of(*np.unique(codes)), venue, events, state)
 
 
 def teach(given: Sample, seed: int) -> RiskEnsemble:
@@ -82,7 +85,7 @@ def teach(given: Sample, seed: int) -> RiskEnsemble:
     torch.manual_seed(seed)
     lessons = with_past_accounts(given.train, given.venue, params, seed)
     keep = (lambda step, snapshot: None), None
-    return fit("risk", lessons, given.select, limits.max_units, params, "cpu", *keep)[0]
+    return fit("risk", lessons, given.select, limits.max_units, params, RUNTIME, SEED, Unsaved())[0]
 
 
 def proposals(model: RiskEnsemble, lessons: Lessons) -> Proposal:
@@ -91,27 +94,27 @@ def proposals(model: RiskEnsemble, lessons: Lessons) -> Proposal:
 
 
 def planted_figures(model: RiskEnsemble, given: Sample) -> dict[str, Any]:
-    """Executed cells against the known best cell of each hidden regime, on planted events that trained nothing."""
+    """Executed cells against the known best cell of each hidden regime, on planted events of a market not learned from.
+
+    The known best cell is the best of that market's own outcomes over all its paths.
+    """
     params = read("mrms", MRMSParams)
-    names = given.planted.set_index("row")
-    result: dict[str, Any] = {"planted_events": len(names)}
-    parts = (given.train, given.select, given.judged)
-    regimes = [names["regime"].reindex(part.events["row"]).to_numpy() for part in parts]
-    proposal = proposals(model, given.judged)
+    lessons = given.every
+    regimes = given.planted.set_index("row")["regime"].reindex(lessons.events["row"]).to_numpy()
+    result: dict[str, Any] = {}
+    proposal = proposals(model, lessons)
     own = cells(params, proposal.stop_atr, proposal.reward_risk)
     for regime in range(len(planted.REGIMES)):
-        paths = np.concatenate([part.net_r[r == regime, 0] for part, r in zip(parts, regimes, strict=True)])
-        flat = paths.reshape(len(paths), -1).astype(np.float64)
-        best = int(np.argmax([performance.sortino(column, 1.0) for column in flat.T]))
-        here = regimes[2] == regime
-        known = realised(given.judged.net_r, np.full_like(own, best))[here, 0]
-        executed = realised(given.judged.net_r, own)[here, 0]
+        here = regimes == regime
+        paths = lessons.net_r[here, 0].reshape(here.sum(), -1).astype(np.float64)
+        best = int(np.argmax([performance.sortino(column, 1.0) for column in paths.T]))
+        known = paths[:, best]
+        executed = realised(lessons.net_r, own)[here, 0]
         ratio = performance.sortino(executed, 1.0) / performance.sortino(known, 1.0)
         stop, reward = divmod(best, len(params.reward_risk_grid))
         name = f"regime_{regime}"
         result |= {
-            f"{name}_paths": len(paths),
-            f"{name}_judged": int(here.sum()),
+            f"{name}_events": len(paths),
             f"{name}_best_cell": [params.stop_grid[stop], params.reward_risk_grid[reward]],
             f"{name}_best_sortino": performance.sortino(known, 1.0),
             f"{name}_sortino": performance.sortino(executed, 1.0),
@@ -120,13 +123,13 @@ def planted_figures(model: RiskEnsemble, given: Sample) -> dict[str, Any]:
             f"{name}_mean_stop_atr": float(proposal.stop_atr[here, 0].mean()),
             f"{name}_mean_reward_risk": float(proposal.reward_risk[here, 0].mean()),
         }
-    others = np.isnan(regimes[2])
+    others = np.isnan(regimes)
     return performance.rounded(result | {"other_events_mean_units": float(proposal.units[others].mean())})
 
 
 def walk_figures(model: RiskEnsemble, given: Sample) -> dict[str, Any]:
     """Size where no edge exists."""
-    proposal = proposals(model, given.judged)
+    proposal = proposals(model, given.every)
     traded = proposal.units > 0
     return performance.rounded({"mean_units": proposal.units.mean(), "traded_rate": traded.mean()})
 
@@ -156,8 +159,9 @@ def rows(quick: bool) -> Iterator[Callable[[], dict[str, Any]]]:
         def planted_market(seed: int = seed, held: dict[str, Any] = held) -> dict[str, Any]:
             given = sample("planted", sessions, seed)
             held["model"], held["sample"] = teach(given, seed), given
+            unseen = sample("planted", sessions, UNSEEN + seed, given.state)
             row = {"benchmark": "planted", "seed": seed, "sessions": sessions}
-            return row | planted_figures(held["model"], given)
+            return row | planted_figures(held["model"], unseen)
 
         def random_walk(seed: int = seed) -> dict[str, Any]:
             given = sample("random_walk", YEAR, seed)

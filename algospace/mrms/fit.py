@@ -1,7 +1,5 @@
 """Training of the risk ensemble."""
 
-from functools import partial
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,11 +8,13 @@ from algospace import training
 from algospace.errors import InputError
 from algospace.mrms import model as ensemble
 from algospace.mrms.model import RiskEnsemble
-from algospace.mrms.objective import Losses, risk_loss
+from algospace.mrms.objective import LEAST_WEALTH, Losses, risk_loss
 from algospace.mrms.outcomes import Lessons
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.state import States
 from algospace.params import RuntimeParams
+
+FIXED_LOGIT = 2.0  # of the best fixed answer before training; the others begin at 0
 
 
 def fit(
@@ -30,8 +30,9 @@ def fit(
     """Train an ensemble; without ``validation`` it trains all epochs and keeps the last weights.
 
     A batch is a run of consecutive events, each seen from one side, so that the Sortino of a batch is that of a
-    stretch of time: it is no mean over samples, so it is never cut. ``seed`` is that of every random number, the first
-    weights included.
+    stretch of time: it is no mean over samples, so it is never cut. Candidates are many and synergies few, yet only
+    these are decided on in the end: a share of the batches holds synergies alone, and the validation loss weighs them
+    alike. ``seed`` is that of every random number, the first weights included.
 
     Raises
     ------
@@ -47,29 +48,63 @@ def fit(
     torch.manual_seed(seed)
     x, r = (torch.from_numpy(array).to(device) for array in (train.states.values, train.net_r))
     model = ensemble.new(train.states.names, n_units, params).to(device)
+    model.scale_to(x.flatten(0, 1))
+    start_from_the_best_fixed_answer(model, train.net_r, params)
     stops, rewards = (torch.tensor(grid, device=device) for grid in (params.stop_grid, params.reward_risk_grid))
     batch = min(params.optimizer.batch_size, len(x))
+    every, synergies = torch.arange(len(x)), torch.from_numpy(_synergies(train))
+    share = params.synergy_share if len(synergies) >= 2 else 0.0
 
     def draw(generator: torch.Generator) -> Tensor:
-        count = max(1, params.optimizer.samples_per_epoch // batch)
-        starts = torch.randint(0, len(x) - batch + 1, (count,), generator=generator)
-        events = (starts[:, None] + torch.arange(batch)).flatten()
+        runs = []
+        for lot in torch.rand(max(1, params.optimizer.samples_per_epoch // batch), generator=generator):
+            pool = synergies if lot < share else every
+            start = torch.randint(0, max(1, len(pool) - batch + 1), (), generator=generator)
+            runs.append(pool[(start + torch.arange(batch)) % len(pool)])
+        events = torch.cat(runs)
         return 2 * events + torch.randint(0, 2, events.shape, generator=generator)
 
     def loss(chosen: Tensor, noise: Tensor, epoch: int) -> Tensor:
         event, side = (part.to(device) for part in (chosen // 2, chosen % 2))
         return risk_loss(model(x[event, side]), r[event, side], stops, rewards, params).total
 
-    def judge(x_val: Tensor, r_val: Tensor) -> dict[str, float]:
-        judged = risk_loss(model(x_val), r_val, stops, rewards, params)
-        return {"loss": judged.agents.item()} | _named(judged)
+    def validate() -> dict[str, float]:
+        judged = [(w, risk_loss(model(x), r, stops, rewards, params)) for w, (x, r) in sets]
+        return {"loss": sum(w * losses.agents.item() for w, losses in judged)} | _named(judged[0][1])
 
-    validate = None
+    sets = []
     if validation is not None:
-        kept = (validation.states.values, validation.net_r)
-        validate = partial(judge, *(torch.from_numpy(array).flatten(0, 1).to(device) for array in kept))
+        completed = _synergies(validation)
+        parts = [(1.0, validation)]
+        if share and len(completed) >= 2:
+            parts = [(1.0 - share, validation), (share, validation.of(completed))]
+        sets = [
+            (w, [torch.from_numpy(array).flatten(0, 1).to(device) for array in (part.states.values, part.net_r)])
+            for w, part in parts
+        ]
     run = params.optimizer.model_copy(update={"batch_size": batch})
-    return model, training.fit(name, model, draw, loss, validate, run, runtime, seed, saver)
+    return model, training.fit(name, model, draw, loss, validate if sets else None, run, runtime, seed, saver)
+
+
+def start_from_the_best_fixed_answer(model: RiskEnsemble, net_r: np.ndarray, params: MRMSParams) -> None:
+    """Set the logits of all events: the cell of the best Sortino, and the units of the best growth in it.
+
+    It is what an agent falls back on. Learning it by gradient takes longer than the states take to be learnt by heart.
+    """
+    flat = net_r.reshape(-1, net_r.shape[2] * net_r.shape[3]).astype(np.float64)
+    downside = np.sqrt((np.minimum(flat, 0.0) ** 2).mean(0)) + 1e-9
+    best = int((flat.mean(0) / downside).argmax())
+    bet = params.unit_risk / params.kelly_fraction
+    count = np.arange(model.config["n_units"] + 1)
+    growth = np.log(np.maximum(1 + bet * count * flat[:, best, None], LEAST_WEALTH)).mean(0)
+    stop, reward = divmod(best, net_r.shape[3])
+    with torch.no_grad():
+        for agent, choice in ((model.position, int(growth.argmax())), (model.stop, stop), (model.target, reward)):
+            agent.common[choice] = FIXED_LOGIT
+
+
+def _synergies(lessons: Lessons) -> np.ndarray:
+    return np.flatnonzero(lessons.events["gate1_type"].to_numpy() != 0)
 
 
 def _named(losses: Losses) -> dict[str, float]:

@@ -13,6 +13,8 @@ from algospace.mrms.state import feature_names
 
 AGENTS = ("position", "stop", "target")
 EMBEDDING = 8
+LEAST_SPREAD = 1e-6
+FARTHEST = 5.0  # standard deviations of train beyond which a feature counts no more
 COORDINATOR = 32  # width of its hidden layer
 
 
@@ -52,6 +54,8 @@ class Agent(nn.Module):
 class RiskEnsemble(nn.Module):
     """Three agents and their coordinator.
 
+    The first step is to scale the features by the rows that trained.
+
     Parameters
     ----------
     features
@@ -76,17 +80,29 @@ class RiskEnsemble(nn.Module):
         adjustment: dict[str, Any],
     ) -> None:
         super().__init__()
+        self.center: Tensor
+        self.scale: Tensor
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.lvn, self.adjustment = LVNParams(**lvn), AdjustmentParams(**adjustment)
         n = len(features)
+        # Set by `scale_to` on the rows that train: features differ in size by a factor of a hundred.
+        self.register_buffer("center", torch.zeros(n))
+        self.register_buffer("scale", torch.ones(n))
         self.position = Agent(n, hidden_dim, n_units + 1, dropout)
         self.stop = Agent(n, hidden_dim, len(stops), dropout)
         self.target = Agent(n, hidden_dim, len(rewards), dropout)
         self.embed = nn.Linear(n, EMBEDDING)
         self.coordinator = nets.mlp([EMBEDDING + len(AGENTS), COORDINATOR, len(AGENTS)], dropout=0.0)
 
+    def scale_to(self, x: Tensor) -> None:
+        """Centre and scale every feature by the rows (n, features) that train; a constant one keeps its size."""
+        spread = x.std(0)
+        self.center.copy_(x.mean(0))
+        self.scale.copy_(torch.where(spread > LEAST_SPREAD, spread, 1.0))
+
     def forward(self, x: Tensor) -> Output:
         """(batch, features) -> `Output`."""
+        x = ((x - self.center) / self.scale).clamp(-FARTHEST, FARTHEST)
         agents = [agent(x) for agent in (self.position, self.stop, self.target)]
         # The coordinator judges the agents; it must not bend them.
         own = torch.stack([probabilities.detach().amax(-1) for probabilities, _ in agents], dim=-1)

@@ -58,6 +58,7 @@ class MRMSParams(Params):
     consistency: float = Field(ge=0)
     entropy: float = Field(ge=0)
     shrink: float = Field(ge=0)
+    synergy_share: float = Field(ge=0, le=1)
     folds: int = Field(ge=2)
     bootstrap_draws: int = Field(ge=1)
     random_draws: int = Field(ge=1)

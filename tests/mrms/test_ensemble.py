@@ -6,23 +6,33 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
-from algospace import market, nets
+from algospace import market, nets, training
 from algospace.data.contracts import CONTRACTS
 from algospace.errors import InputError
+from algospace.market import MarketParams
 from algospace.mrms import fit as fitting
-from algospace.mrms.figures import figures, realised
-from algospace.mrms.model import RiskEnsemble, load
+from algospace.mrms import model as ensemble
+from algospace.mrms.model import Output, RiskEnsemble, load
 from algospace.mrms.objective import risk_loss
-from algospace.mrms.outcomes import outcome_table
+from algospace.mrms.outcomes import Lessons, cells, outcome_table, realised
 from algospace.mrms.params import MRMSParams
-from algospace.mrms.proposal import Proposal, propose
-from algospace.mrms.state import CONTEXT, context
+from algospace.mrms.proposal import Proposal, ask, propose
+from algospace.mrms.state import CONTEXT, States, context, feature_names, states
+from algospace.mrms.track import ACCOUNT
+from algospace.params import RuntimeParams
 from algospace.pipeline.config import load_params
 
-DEFAULT = load_params("mrms", MRMSParams, Path(__file__).parents[2] / "params.yaml")
+FILE = Path(__file__).parents[2] / "params.yaml"
+DEFAULT = load_params("mrms", MRMSParams, FILE)
+MARKET = load_params("market", MarketParams, FILE)
 STOPS, REWARDS = (0.5, 1.0, 2.0), (1.0, 1.5, 2.0, 3.0)
 UNITS = 5
+RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
+NAMES = feature_names(0)  # 22 of the market, 10 of the account
+N = len(NAMES)
+TICK = 0.25
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,13 +50,48 @@ def params(**changes):
     return DEFAULT.model_copy(update=update | changes | {"optimizer": DEFAULT.optimizer.model_copy(update=optimizer)})
 
 
-def net(seed=0, n_context=6):
+def net(seed=0, latent=0):
+    """An ensemble whose networks have something to say."""
     torch.manual_seed(seed)
-    return RiskEnsemble(n_context, 16, UNITS, list(STOPS), list(REWARDS), 0.1)
+    model = ensemble.new(feature_names(latent), UNITS, params())
+    for agent in (model.position, model.stop, model.target):
+        nn.init.normal_(agent.network[-1].weight)
+    return model
 
 
-def fit(run, train, validation, on_step=lambda step, snapshot: None, resumed=None):
-    return fitting.fit(train, validation, UNITS, run, "cpu", on_step, resumed)
+def frame(n, synergies=0):
+    """Events without levels, all long, on a tick grid of prices."""
+    unknown = dict.fromkeys(
+        (f"m30_lvn_{a}_{b}" for a in ("support", "resistance") for b in ("price", "strength")), np.nan
+    )
+    kinds = (np.arange(n) < synergies).astype(int)
+    return pd.DataFrame(
+        {"row": np.arange(n), "candidate_direction": 1, "close": 4800.0, "m30_atr": 10.0, "gate1_type": kinds} | unknown
+    )
+
+
+def lessons(x, r):
+    return Lessons(frame(len(x)), States(x, NAMES), r)
+
+
+class Keeper(training.Unsaved):
+    """Keeps the state of one step; goes on from a given one."""
+
+    def __init__(self, at=None, resumed=None):
+        self.at, self.resumed, self.kept = at, resumed, None
+
+    def __call__(self, step, snapshot):
+        if step == self.at:
+            self.kept = copy.deepcopy(snapshot())
+
+
+def fit(run, train, validation, saver=None, seed=0):
+    given = lessons(*train), validation if validation is None else lessons(*validation)
+    return fitting.fit("test", *given, UNITS, run, RUNTIME, seed, saver or training.Unsaved())
+
+
+def proposals(model, x):
+    return propose(model, States(x, NAMES), frame(len(x)), TICK)
 
 
 # The loss
@@ -64,7 +109,8 @@ def slow_loss(units, stop, target, net_r, run):
                 mean += p * r / n
                 downside += p * min(r, 0) ** 2 / n
                 square += r**2 / (n * len(STOPS) * len(REWARDS))
-                kelly += sum(units[e, u] * p * np.log(1 + bet * u * r) / bet for u in range(UNITS + 1)) / n
+        executed = net_r[e, stop[e].argmax(), target[e].argmax()]
+        kelly += sum(units[e, u] * np.log(1 + bet * u * executed) / bet for u in range(UNITS + 1)) / n
         entropy -= sum(p * np.log(p) for p in [*stop[e], *target[e]] if p > 0) / n
     sortino = mean / np.sqrt(downside + 1e-3 * square)
     risk = (units @ np.arange(UNITS + 1)) * (stop @ np.array(STOPS))
@@ -73,22 +119,36 @@ def slow_loss(units, stop, target, net_r, run):
     return -sortino - kelly + run.consistency * (spread + 0.1 * pull) - run.entropy * entropy, sortino
 
 
+def output_of(units, stop, target):
+    n = len(units)
+    parts = [torch.tensor(np.asarray(x), dtype=torch.float64) for x in (units, stop, target)]
+    third, rest = torch.full((n, 3), 1 / 3), torch.zeros(n, dtype=torch.float64)
+    return Output(*parts, third, rest + 0.5, torch.zeros(n, 8), rest)
+
+
+def losses_of(units, stop, target, net_r, run):
+    grids = (torch.tensor(x, dtype=torch.float64) for x in (STOPS, REWARDS))
+    return risk_loss(output_of(units, stop, target), torch.tensor(net_r, dtype=torch.float64), *grids, run)
+
+
 def loss_of(units, stop, target, net_r, run):
-    values = (torch.tensor(x, dtype=torch.float64) for x in (units, stop, target, net_r, STOPS, REWARDS))
-    return [value.item() for value in risk_loss(*values, run)]
+    found = losses_of(units, stop, target, net_r, run)
+    return [found.agents.item(), found.sortino.item()]
 
 
 def test_loss_of_one_event_by_hand():
-    # Two units for sure, stop 1 ATR, half of the weight on reward-risk 1 (it loses 1 R), half on 3 (it wins 3 R).
-    units, stop, target = [[0, 0, 1, 0, 0, 0]] * 2, [[0, 1, 0]] * 2, [[0.5, 0, 0, 0.5]] * 2
+    # Two units for sure, stop 1 ATR, two fifths of the weight on reward-risk 1 (it loses 1 R), the rest on 3 (it wins
+    # 3 R, and is executed).
+    units, stop, target = [[0, 0, 1, 0, 0, 0]] * 2, [[0, 1, 0]] * 2, [[0.4, 0, 0, 0.6]] * 2
     net_r = np.zeros((2, 3, 4))
     net_r[:, 1] = [-1, 9, 9, 3]  # and 9 R where no weight lies
     run = params(unit_risk=0.01, kelly_fraction=0.25, consistency=0.1, entropy=0.01)
-    mean, downside, square = 1.0, 0.5, (1 + 81 + 81 + 9) / 12
+    mean, downside, square = 1.4, 0.4, (1 + 81 + 81 + 9) / 12
     sortino = mean / np.sqrt(downside + 1e-3 * square)
-    kelly = (np.log(1 - 0.08) + np.log(1 + 0.24)) / 2 / 0.04  # a bet of 4 % a unit, two units
-    # Both events carry the same risk; the expected target is 2 already; the entropy of the target is log 2.
-    expected = -sortino - kelly - 0.01 * np.log(2)
+    kelly = np.log(1 + 0.24) / 0.04  # a bet of 4 % a unit, two units
+    # Both events carry the same risk; the expected target is 2.2.
+    disorder = -(0.4 * np.log(0.4) + 0.6 * np.log(0.6))
+    expected = -sortino - kelly + 0.1 * 0.1 * 0.2 - 0.01 * disorder
     assert loss_of(units, stop, target, net_r, run) == pytest.approx([expected, sortino], rel=1e-6)
 
 
@@ -114,11 +174,10 @@ def test_risk_is_not_averaged_away():
 
 def test_gradients_are_finite_and_reach_every_weight():
     model = net()
-    x = torch.randn(32, 6, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(32, N, generator=torch.Generator().manual_seed(1))
     r = torch.randn(32, 3, 4, generator=torch.Generator().manual_seed(2))
     r[0], r[1], r[2] = -40.0, 40.0, 0.0  # ruin, a fortune and nothing
-    loss, _ = risk_loss(*model(x), r, torch.tensor(STOPS), torch.tensor(REWARDS), params())
-    loss.backward()
+    risk_loss(model(x), r, torch.tensor(STOPS), torch.tensor(REWARDS), params()).total.backward()
     for name, weight in model.named_parameters():
         assert torch.isfinite(weight.grad).all(), name
         assert weight.grad.abs().sum() > 0, name
@@ -128,11 +187,10 @@ def test_gradients_are_finite_and_reach_every_weight():
 def test_outcomes_without_spread_are_finite(outcome):
     model = net()
     r = torch.full((8, 3, 4), outcome)
-    loss, sortino = risk_loss(*model(torch.zeros(8, 6)), r, torch.tensor(STOPS), torch.tensor(REWARDS), params())
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(sortino)
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    found = risk_loss(model(torch.zeros(8, N)), r, torch.tensor(STOPS), torch.tensor(REWARDS), params())
+    found.total.backward()
+    assert all(torch.isfinite(value) for value in found)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 # Training
@@ -141,7 +199,7 @@ def test_outcomes_without_spread_are_finite(outcome):
 def planted(n, seed):
     """One cell is good where the first feature is positive; every other cell, and every other event, loses."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, 2, 6)).astype(np.float32)
+    x = rng.normal(size=(n, 2, N)).astype(np.float32)
     r = np.full((n, 2, 3, 4), -0.6, np.float32) + 0.1 * rng.normal(size=(n, 2, 3, 4)).astype(np.float32)
     good = x[..., 0] > 0
     r[good, 1, 2] = np.where(rng.random(good.sum()) < 0.7, 1.9, -1.1)
@@ -153,36 +211,36 @@ def test_it_finds_a_planted_cell_and_sizes_it_up():
     run = params(epochs=30, samples_per_epoch=1024)
     model, found = fit(run, planted(600, 0), planted(200, 1))
     x, r = planted(300, 2)
-    proposal = propose(model, x)
+    proposal = proposals(model, x)
     clear = np.abs(x[..., 0]) > 0.3
     good, bad = clear & (x[..., 0] > 0), clear & (x[..., 0] < 0)
     assert (proposal.units[good] >= 4).mean() > 0.95
     assert (proposal.units[bad] == 0).mean() > 0.95
     assert (proposal.stop_atr[good] == 1.0).mean() > 0.95
     assert (proposal.reward_risk[good] == 2.0).mean() > 0.95
-    assert realised(r, proposal, run)[good].mean() > 0.8
+    assert realised(r, cells(run, proposal.stop_atr, proposal.reward_risk))[good].mean() > 0.8
     assert found.history[-1]["validation/sortino"] > 0
 
 
 def test_it_does_not_trade_what_only_loses():
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 2, 6)).astype(np.float32)
+    x = rng.normal(size=(400, 2, N)).astype(np.float32)
     r = -np.abs(rng.normal(size=(400, 2, 3, 4))).astype(np.float32) - 0.1
     model, _ = fit(params(epochs=12), (x, r), (x, r))
-    assert (propose(model, x).units == 0).all()
+    assert (proposals(model, x).units == 0).all()
 
 
 def test_the_size_is_fractional_kelly():
     # Even odds of +1.5 R and -1 R: growth is greatest at a bet of 1/6. A unit bets 0.02 / 0.25 = 8 %, so two units.
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(500, 2, 6)).astype(np.float32)
+    x = rng.normal(size=(500, 2, N)).astype(np.float32)
     r = np.where(rng.permutation(1000).reshape(500, 2, 1, 1) % 2, 1.5, -1.0) * np.ones((1, 1, 3, 4))
     table = r.astype(np.float32)
     run = params(unit_risk=0.02, kelly_fraction=0.25, epochs=15, weight_decay=1.0)
     model, _ = fit(run, (np.zeros_like(x), table), (np.zeros_like(x), table))
-    assert (propose(model, np.zeros_like(x)).units == 2).all()
+    assert (proposals(model, np.zeros_like(x)).units == 2).all()
 
 
 @pytest.mark.parametrize("at", [1, 5, 8])
@@ -190,16 +248,10 @@ def test_a_resumed_run_ends_with_the_same_bytes(at):
     train, validation = planted(80, 0), planted(20, 1)
     torch.manual_seed(4)
     straight, found = fit(params(), train, validation)
-    states = {}
-
-    def keep(step, snapshot):
-        if step == at:
-            states[step] = copy.deepcopy(snapshot())
-
-    torch.manual_seed(4)
-    fit(params(), train, validation, keep)
+    keeper = Keeper(at)
+    fit(params(), train, validation, keeper)
     torch.manual_seed(1000)
-    resumed, again = fit(params(), train, validation, resumed=states[at])
+    resumed, again = fit(params(), train, validation, Keeper(resumed=keeper.kept))
     assert again == found
     for a, b in zip(resumed.state_dict().values(), straight.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -208,7 +260,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(at):
 def test_a_batch_is_a_stretch_of_time():
     # Features that number the events: every batch is a run of consecutive events, each from one of its sides.
     n = 100
-    x = np.zeros((n, 2, 6), np.float32)
+    x = np.zeros((n, 2, N), np.float32)
     x[..., 0], x[..., 1] = np.arange(n)[:, None], [0, 1]
     seen, loss = [], RiskEnsemble.forward
 
@@ -231,18 +283,18 @@ def test_a_batch_is_a_stretch_of_time():
 
 def test_bad_training_material_is_refused():
     good = planted(20, 0)
-    with pytest.raises(InputError, match="mrms: expected candidates in train and in select, found 1 and 20"):
+    with pytest.raises(InputError, match="mrms: expected candidates in train, found 1"):
         fit(params(), planted(1, 0), good)
-    with pytest.raises(InputError, match="found 20 and 0"):
+    with pytest.raises(InputError, match="mrms: expected candidates in select, found 0"):
         fit(params(), good, planted(0, 0))
     for where in (0, 1):
         broken = [planted(20, 0), planted(20, 1)]
         broken[where][0][3, 1, 2] = np.nan
-        with pytest.raises(InputError, match="mrms: expected finite contexts"):
+        with pytest.raises(InputError, match="mrms: expected finite states"):
             fit(params(), *broken)
     broken = planted(20, 0)
     broken[1][:] = np.nan
-    with pytest.raises(InputError, match="mrms: expected a finite loss"):
+    with pytest.raises(InputError, match="test: expected a finite loss"):
         fit(params(), broken, good)
 
 
@@ -250,52 +302,98 @@ def test_bad_training_material_is_refused():
 
 
 def test_proposals_are_the_most_probable():
-    model, x = net().eval(), 10 * np.random.default_rng(0).normal(size=(70, 2, 6)).astype(np.float32)
-    proposal = propose(model, x)
-    units, stop, target = nets.infer(model, x.reshape(-1, 6))
+    model, x = net().eval(), 10 * np.random.default_rng(0).normal(size=(70, 2, N)).astype(np.float32)
+    proposal = proposals(model, x)
+    units, stop, target, *_ = nets.infer(model, x.reshape(-1, N))
     for i in range(140):
         event, side = divmod(i, 2)
         assert proposal.units[event, side] == units[i].argmax()
         assert proposal.stop_atr[event, side] == STOPS[stop[i].argmax()]
         assert proposal.reward_risk[event, side] == REWARDS[target[i].argmax()]
         assert proposal.confidence[event, side] == units[i].max()
-    assert min(len(np.unique(part)) for part in proposal[:3]) > 1
+    assert min(len(np.unique(part)) for part in (proposal.units, proposal.stop_atr, proposal.reward_risk)) > 1
     assert proposal.units.dtype == np.int64
 
 
 def test_a_proposal_depends_on_its_own_context_only():
-    model, x = net().eval(), np.random.default_rng(0).normal(size=(70, 2, 6)).astype(np.float32)
-    whole = propose(model, x)
+    model, x = net().eval(), np.random.default_rng(0).normal(size=(70, 2, N)).astype(np.float32)
+    whole = proposals(model, x)
     order = np.random.default_rng(1).permutation(70)[:33]
-    for a, b in zip(propose(model, x[order]), whole, strict=True):
+    for a, b in zip(proposals(model, x[order]), whole, strict=True):
         assert np.array_equal(a, b[order])
 
 
-def test_bad_contexts_are_refused():
-    with pytest.raises(InputError, match="mrms: expected 6 context features, found 5"):
-        propose(net(), np.zeros((3, 2, 5), np.float32))
-    broken = np.zeros((3, 2, 6), np.float32)
-    broken[1, 0, 2] = np.nan
-    with pytest.raises(InputError, match="mrms: expected finite contexts"):
-        propose(net(), broken)
+def test_bad_states_are_refused_by_name():
+    model, x = net(), np.zeros((3, 2, N), np.float32)
+    with pytest.raises(InputError, match=f"mrms: expected {N} features, found {N - 1}"):
+        propose(model, States(x[..., 1:], NAMES[1:]), frame(3), TICK)
+    swapped = (*NAMES[:9], NAMES[10], NAMES[9], *NAMES[11:])
+    with pytest.raises(InputError, match="mrms: expected quality as feature 9, found atr_share"):
+        propose(model, States(x, swapped), frame(3), TICK)
+    with pytest.raises(InputError, match=r"mrms: expected states \(n, 2, 32\), found \(3, 1, 32\)"):
+        propose(model, States(x[:, :1], NAMES), frame(3), TICK)
+    for wrong in (np.nan, np.inf):
+        broken = x.copy()
+        broken[1, 0, NAMES.index("rsi")] = wrong
+        with pytest.raises(InputError, match="found NaN or inf in rsi of event 1"):
+            propose(model, States(broken, NAMES), frame(3), TICK)
+    config = model.config | {"features": [*NAMES[:-1], "luck"]}
+    with pytest.raises(InputError, match="mrms: expected win_rate_10 as feature 31, found luck"):
+        load(nets.arrays(model), config)
 
 
-def test_no_context_no_proposal():
-    assert all(part.shape == (0, 2) for part in propose(net(), np.empty((0, 2, 6), np.float32)))
+def test_no_events_no_proposal():
+    found = proposals(net(), np.empty((0, 2, N), np.float32))
+    assert all(part.shape[:2] == (0, 2) for part in found)
+
+
+def test_a_table_gives_the_proposals_back():
+    model, x = net().eval(), np.random.default_rng(0).normal(size=(9, 2, N)).astype(np.float32)
+    found = proposals(model, x)
+    rows = np.arange(9) * 7
+    back = Proposal.from_table(found.table(rows), rows[::-1])
+    for a, b in zip(back, found.of(slice(None, None, -1)), strict=True):
+        assert np.array_equal(a, b)
+        assert a.dtype == b.dtype
+    with pytest.raises(InputError, match="proposals: expected one for row 3, found none"):
+        Proposal.from_table(found.table(rows), np.array([0, 3]))
+
+
+def test_the_coordinator_weighs_and_does_not_bend_the_agents():
+    model, x = net(), torch.randn(40, N, generator=torch.Generator().manual_seed(0))
+    out = model.eval()(x)
+    assert torch.allclose(out.weights.sum(1), torch.ones(40))
+    own = torch.stack([p.amax(1) for p in (out.units, out.stop, out.target)], 1)
+    assert torch.allclose(out.confidence, (out.weights * own).sum(1))
+    r = torch.randn(40, 3, 4, generator=torch.Generator().manual_seed(1))
+    risk_loss(out, r, torch.tensor(STOPS), torch.tensor(REWARDS), params()).coordinator.backward()
+    agents = [p for agent in (model.position, model.stop, model.target) for p in agent.parameters()]
+    assert all(p.grad is None for p in agents)
+    assert all(p.grad.abs().sum() > 0 for p in (*model.coordinator.parameters(), *model.embed.parameters()))
+
+
+def test_an_untaught_ensemble_proposes_the_same_for_every_state():
+    model = ensemble.new(NAMES, UNITS, params()).eval()
+    with torch.no_grad():
+        model.stop.common[1] = model.target.common[2] = model.position.common[4] = 1.0
+    found = proposals(model, np.random.default_rng(0).normal(size=(20, 2, N)).astype(np.float32))
+    assert (found.stop_atr == 1.0).all()
+    assert (found.reward_risk == 2.0).all()
+    assert (found.units == 4).all()
 
 
 def test_a_loaded_model_gives_the_same_bits():
     model = net().eval()
     loaded = load(nets.arrays(model), json.loads(json.dumps(model.config)))
-    x = np.random.default_rng(0).normal(size=(70, 2, 6)).astype(np.float32)
-    for a, b in zip(propose(model, x), propose(loaded, x), strict=True):
+    x = np.random.default_rng(0).normal(size=(70, 2, N)).astype(np.float32)
+    for a, b in zip(proposals(model, x), proposals(loaded, x), strict=True):
         assert np.array_equal(a, b)
 
 
 def test_the_default_network():
-    grids = list(DEFAULT.stop_grid), list(DEFAULT.reward_risk_grid)
-    model = RiskEnsemble(len(CONTEXT) + 8, DEFAULT.hidden_dim, 5, *grids, DEFAULT.dropout)
-    assert sum(p.numel() for p in model.parameters()) == 13_050
+    model = ensemble.new(feature_names(8), 5, DEFAULT)
+    assert len(model.config["features"]) == 40
+    assert sum(p.numel() for p in model.parameters()) == 15_807
 
 
 # Outcomes
@@ -304,12 +402,11 @@ def test_the_default_network():
 def test_realised_picks_the_proposed_cell():
     rng = np.random.default_rng(0)
     table = rng.normal(size=(9, 2, 3, 4)).astype(np.float32)
-    cell = rng.integers(0, 3, (9, 2)), rng.integers(0, 4, (9, 2))
-    proposal = Proposal(np.ones((9, 2)), np.array(STOPS)[cell[0]], np.array(REWARDS)[cell[1]], np.ones((9, 2)))
-    found = realised(table, proposal, params())
+    stop, reward = rng.integers(0, 3, (9, 2)), rng.integers(0, 4, (9, 2))
+    found = realised(table, cells(params(), np.array(STOPS)[stop], np.array(REWARDS)[reward]))
     for event in range(9):
         for side in range(2):
-            assert found[event, side] == table[event, side, cell[0][event, side], cell[1][event, side]]
+            assert found[event, side] == table[event, side, stop[event, side], reward[event, side]]
 
 
 def random_market(n=300, seed=0):
@@ -324,10 +421,13 @@ def random_market(n=300, seed=0):
 
 def test_outcome_table_is_the_market_cell_by_cell():
     bars, costs = random_market(), market.Costs.of(CONTRACTS["MES"], 1.0)
+    rules = MARKET.model_copy(update={"max_bars": 20})
+    venue = market.Venue(bars, np.repeat(np.arange(6), 50), CONTRACTS["MES"], costs, rules)
     events = pd.DataFrame(
         {"row": [5, 60, 149, 203], "candidate_direction": np.array([1, -1, 1, -1], np.int8), "m30_atr": [3, 4.1, 5, 6]}
     )
-    table = outcome_table(bars, events, costs, params(), 20)
+    events = frame(4).assign(**events)
+    table = outcome_table(venue, events, params())
     assert table.dtype == np.float32
     for e, event in events.iterrows():
         for k, side in enumerate((1, -1)):
@@ -339,27 +439,6 @@ def test_outcome_table_is_the_market_cell_by_cell():
                     assert table[e, k, s, t] == np.float32(one.net_r), (e, k, s, t)
     assert (table[2] == 0).all()  # row 149 is the last of its session: no fill
     assert len(np.unique(table)) > 10
-
-
-def test_figures_by_hand():
-    x = np.zeros((2, 2, 6), np.float32)
-    model = net().eval()
-    proposal = propose(model, x)
-    s, t = STOPS.index(proposal.stop_atr[0, 0]), REWARDS.index(proposal.reward_risk[0, 0])
-    table = np.zeros((2, 2, 3, 4), np.float32)
-    table[:, :, s, t] = [[1, -1], [2, -2]]
-    train = np.zeros((3, 2, 3, 4), np.float32)
-    train[:, :, 2, 3] = 1
-    found = figures(model, x, table, train, params())
-    assert found["events"] == 2
-    assert found["proposed_mean_r"] == 0
-    assert found["proposed_win_rate"] == 0.5
-    assert (found["best_train_stop_atr"], found["best_train_reward_risk"]) == (2.0, 3.0)
-    table[:, :, s, t] = [[1, -1], [2, -1]]
-    found = figures(model, x, table, train, params())
-    assert found["proposed_mean_r"] == 0.25
-    assert found["proposed_sortino"] == pytest.approx(0.25 / np.sqrt(0.5))
-    assert found["mean_units"] == proposal.units.mean()
 
 
 # Context
@@ -448,6 +527,16 @@ def test_unknown_levels_and_young_sessions_are_neutral():
 
 
 def test_a_missing_atr_is_not_hidden():
-    found = context(events().assign(m30_atr=np.nan), REGIME)
-    with pytest.raises(InputError, match="finite contexts"):
-        propose(net(n_context=found.shape[-1]), found)
+    frame = events().assign(m30_atr=np.nan)
+    with pytest.raises(InputError, match="expected finite states, found NaN or inf in atr_share of event 0"):
+        ask(net(latent=3), states(frame, REGIME))
+
+
+def test_a_state_is_context_and_account():
+    found = states(events(), REGIME)
+    assert found.names == (*CONTEXT, "regime_0", "regime_1", "regime_2", *ACCOUNT)
+    assert np.array_equal(found.values[..., :-10], context(events(), REGIME))
+    other = found.with_accounts(np.arange(20).reshape(2, 10))
+    assert np.array_equal(other.values[..., :-10], found.values[..., :-10])
+    assert other.values[1, :, -10:].tolist() == [list(range(10, 20))] * 2
+    assert found.values[0, 0, -10] == 1.0  # the first states are as they were
