@@ -22,11 +22,14 @@ from algospace.mrms.outcomes import Lessons, cells, realised
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import Proposal, propose
 from algospace.mrms.trades import with_past_accounts
+from algospace.params import RuntimeParams
 from algospace.pipeline.config import load_params
 from algospace.synergy import Gate1Params
+from algospace.training import Unsaved
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 YEAR = 252  # trading days
+RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
 UNSEEN = 1000  # added to a seed: the market that a model is judged on
 CONTRACT = contracts.resolve("MES", None)
 
@@ -82,10 +85,8 @@ def sample(kind: str, sessions: int, seed: int, state: fitted.Fitted | None = No
 def teach(given: Sample, seed: int) -> RiskEnsemble:
     """Fit the ensemble as the stage does."""
     params, limits = read("mrms", MRMSParams), read("market", market.MarketParams).limits
-    torch.manual_seed(seed)
     lessons = with_past_accounts(given.train, given.venue, params, seed)
-    keep = (lambda step, snapshot: None), None
-    return fit("risk", lessons, given.select, limits.max_units, params, RUNTIME, SEED, Unsaved())[0]
+    return fit("risk", lessons, given.select, limits.max_units, params, RUNTIME, seed, Unsaved())[0]
 
 
 def proposals(model: RiskEnsemble, lessons: Lessons) -> Proposal:

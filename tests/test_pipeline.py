@@ -23,7 +23,12 @@ SMALL = {
     "rde.optimizer.batch_size": 32,
     "rde.optimizer.samples_per_epoch": 1280,
     "rde.optimizer.epochs": 10,
+    "rde.communication.optimizer.epochs": 2,
+    "rde.communication.optimizer.samples_per_epoch": 256,
     "mrms.optimizer.epochs": 3,
+    "mrms.bootstrap_draws": 100,
+    "mrms.random_draws": 5,
+    "mrms.communication.optimizer.epochs": 2,
     "mrms.optimizer.samples_per_epoch": 2048,
     "marl.channels": [4, 4, 4],
     "marl.n_heads": 2,
@@ -118,7 +123,7 @@ def kill_in(folder: Path, stage: str) -> None:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 300
-    while not list((folder / ".ckpt" / stage).glob("*/last.safetensors")):
+    while not list((folder / ".ckpt" / stage).rglob("last.safetensors")):
         assert process.poll() is None, f"the pipeline ended before {stage} saved a state"
         assert time.monotonic() < deadline, f"{stage} saved no state"
         time.sleep(0.005)
@@ -131,8 +136,8 @@ def test_killed_in_rde_and_in_marl_it_ends_with_the_same_bytes(finished, tmp_pat
     folder = workspace(tmp_path / "killed")
     kill_in(folder, "rde")
     kill_in(folder, "marl")
-    states = [path.parent.parent.name for path in (folder / ".ckpt").glob("*/*/last.safetensors")]
-    assert states == ["marl"]
+    states = {path.relative_to(folder / ".ckpt").parts[0] for path in (folder / ".ckpt").rglob("last.safetensors")}
+    assert states == {"marl"}
     dvc(folder, "repro")
     assert lock(folder) == lock(finished)
 

@@ -166,7 +166,7 @@ def size(
     """Units of a proposal that an account may take.
 
     The position agent's units, times the factors of the record and of the communication layer, to the nearest (a half
-    goes down), then the hard limits, which nothing overrides. Whatever is not a finite, positive number makes the size
+    goes down, but not the last unit), then the hard limits, which nothing overrides. Whatever is not a finite, positive number makes the size
     0. Limits that forbid any entry are the account's (`market.Account.breaches`).
 
     Parameters
@@ -183,6 +183,8 @@ def size(
     product = asked * factor * restraint
     if not (np.isfinite([product, stop, equity, restraint]).all() and min(stop, equity) > 0 and restraint >= 0):
         return Size(asked, factor, restraint, 0, 0, 0)
-    adjusted = int(min(max(np.ceil(product - 0.5), 0), limits.max_units))
+    # One unit of what was asked stays: an account whose factors stopped all trading could never mend its record.
+    least = min(asked, 1) if product > 0 else 0
+    adjusted = int(min(max(np.ceil(product - 0.5), least), limits.max_units))
     affordable = market.affordable_units(equity, stop, point_value, limits)
     return Size(asked, factor, restraint, adjusted, affordable, min(adjusted, affordable))
