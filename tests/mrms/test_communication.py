@@ -336,6 +336,13 @@ def test_it_trains_on_fewer_trades_than_a_sequence_holds(params):
     assert figures(model, Track.empty()) == {"trades": 0}
 
 
+def test_what_pads_a_short_sequence_trains_nothing(params):
+    # Five winning trades in sequences of 24: nineteen rows of zeros must not pull the expected net R to zero.
+    wins = track(np.full(5, 2.0), np.random.default_rng(0))
+    model, _ = fit(wins, wins, longer(params, 10))
+    assert advise(model, *histories(wins, LENGTH)).mean[:, NET_R].min() > 1.8
+
+
 def test_bad_trades_are_refused_by_name(params):
     good = independent(30, 0)
     with pytest.raises(InputError, match="mrms communication: expected trades in train and in select, found 1 and 30"):

@@ -183,6 +183,9 @@ def test_ruin_terminates_and_the_end_of_the_data_truncates(exchange):
     step = env.step(order([0, 1, 2], [0, 1, 2]))
     assert (step.terminated.tolist(), step.truncated.tolist()) == ([False, False], [True, True])
     assert step.final["index"].tolist() == [len(given.row) - 1] * 2
+    env.index[:] = len(given.row) - 2
+    step = env.step(order([2, 1, 2], [0, 1, 2]))  # ruined by the last trade: nothing is left to bootstrap from
+    assert (step.terminated.tolist(), step.truncated.tolist()) == ([True, False], [False, True])
 
 
 def test_an_episode_ends_after_a_hundred_trades(exchange):
