@@ -166,8 +166,8 @@ def size(
     """Units of a proposal that an account may take.
 
     The position agent's units, times the factors of the record and of the communication layer, to the nearest (a half
-    goes down, but not the last unit), then the hard limits, which nothing overrides. Whatever is not a finite, positive number makes the size
-    0. Limits that forbid any entry are the account's (`market.Account.breaches`).
+    goes down, but not the last unit), then the hard limits, which nothing overrides. Whatever is not a finite, positive
+    number makes the size 0. Limits that forbid any entry are the account's (`market.Account.breaches`).
 
     Parameters
     ----------
