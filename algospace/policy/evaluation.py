@@ -167,6 +167,6 @@ def _decisions(replay: Replay) -> pd.DataFrame:
 
 LIMITATIONS = (
     "One seed and one split: no interval over seeds, no walk-forward folds.",
-    "Regime vectors and proposals on train rows are in-sample, which flatters training, not these test figures.",
+    "Regime vectors and proposals of the first block of train come from models that knew what came later.",
     "Intervals resample the trades of one path; they do not cover the choice of this market.",
 )
