@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -50,6 +51,21 @@ def regime_rows():
     return prepared.RegimeRows(rows, np.zeros((ROWS, 8), np.float32), stamps, ends, split)
 
 
+def half_hours():
+    """What the stage reads of the main table: a row per half hour."""
+    moves = 0.001 * np.random.default_rng(1).normal(size=ROWS)
+    return pd.DataFrame(
+        {
+            "m30_row": np.arange(ROWS),
+            "m30_close_utc": pd.to_datetime(regime_rows().close_utc, unit="ms", utc=True),
+            "m30_close": 100 * np.exp(np.cumsum(moves)),
+            "m30_volume": np.full(ROWS, 1000.0),
+            "contract_id": np.zeros(ROWS, np.int32),
+            "split": np.full(ROWS, TRAIN, np.int8),
+        }
+    )
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     """Make a folder with the code and what the stage reads."""
@@ -64,8 +80,11 @@ def workspace(tmp_path_factory):
         params["runtime"] |= RUNTIME
         params["rde"] |= SMALL | {"dropout": dropout}
         params["rde"]["optimizer"] |= STEPS
+        params["rde"]["communication"]["optimizer"] |= {"epochs": 1, "samples_per_epoch": 64}
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
         prepared.write_regime_rows(folder / "data/prepared/rde_training_data.h5", regime_rows(), {})
+        artefacts.write_parquet(folder / "data/prepared/main_training_data.parquet", half_hours())
+        artefacts.write_json(folder / "data/prepared/manifest.json", {"source": {"kind": "synthetic"}})
         return folder
 
     return make
@@ -120,6 +139,8 @@ def test_two_processes_give_the_weights_of_one(workspace):
     found, _ = artefacts.read_tensors(folder / "models/rde/rde.safetensors")
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
+        if name in ("centre", "axes"):
+            continue  # of the space, which the stage turns after training
         far = np.abs(found[name] - weight)
         if name.endswith("in_proj_bias"):
             far[8:16] = 0  # the keys' bias: softmax cancels it, so its gradient is rounding, which AdamW scales up
@@ -137,7 +158,7 @@ def test_with_dropout_they_agree_loosely_and_resume_with_the_same_bytes(workspac
     killed = workspace(dropout=0.1)
     process = torchrun(killed)
     deadline = time.monotonic() + 60
-    while not list((killed / ".ckpt/rde").glob("*/last.safetensors")):
+    while not list((killed / ".ckpt/rde").rglob("last.safetensors")):
         assert process.poll() is None, "training ended before it saved"
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -147,7 +168,7 @@ def test_with_dropout_they_agree_loosely_and_resume_with_the_same_bytes(workspac
     assert not (killed / "models").exists()
     code, output = finish(torchrun(killed))
     assert code == 0, output
-    assert output.count("rde: going on from step") == 1
+    assert output.count("rde: network going on from step") == 1
     assert outputs(killed) == outputs(straight)
     assert not [path for path in (killed / ".ckpt/rde").iterdir() if path.is_dir()]
     log = (killed / "logs/rde.jsonl").read_text().splitlines()

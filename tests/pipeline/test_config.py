@@ -185,7 +185,7 @@ def test_unknown_section_is_refused_whatever_is_read(edited):
 
 @pytest.mark.parametrize("spelling", ["1e-4", "1E-4", "+1e-4", ".1e-3", "1.e-4", "0.0001"])
 def test_exponents_are_numbers(edited, spelling):
-    path = edited(("min_delta: 0.0001\n\nmrms", f"min_delta: {spelling}\n\nmrms"))
+    path = edited(("min_delta: 0.0001\n  folds", f"min_delta: {spelling}\n  folds"))
     assert load_params("rde", RDEParams, path).optimizer.min_delta == 0.0001
 
 
