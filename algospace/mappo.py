@@ -4,7 +4,7 @@ What is PPO's is in `algospace.ppo`; here are the team and its critic as a learn
 function of the rollout's seeds, so that the update replays the masks of the rollout.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from pydantic import Field
@@ -73,8 +73,7 @@ def train(
     params: PPOParams,
     critic_dim: int,
     seed: int,
-    on_step: training.OnStep,
-    resumed: dict[str, Any] | None,
+    saver: training.Saver,
 ) -> Trained:
     """Train a team in an environment; the state is saved at update boundaries.
 
@@ -86,6 +85,6 @@ def train(
     torch.manual_seed(seed)  # the critic's first weights are the seed's, whatever drew before
     critic = agents.Critic(len(AGENTS), team.config["channels"][-1], team.config["n_context"], critic_dim)
     learner = TeamLearner(env, team.train(), critic.to(env.device), params.aux_coef)
-    history = ppo.train("marl", env, learner, params, seed, on_step, resumed)
+    history = ppo.train("marl", env, learner, params, seed, saver)
     team.eval()
     return Trained(critic, history)

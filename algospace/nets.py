@@ -43,6 +43,11 @@ def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def gaussian_nll(error: Tensor, sd: Tensor) -> Tensor:
+    """Negative log-likelihood of a Gaussian, nats: e^2 / (2 s^2) + ln s + ln(2 pi) / 2, a proper score."""
+    return 0.5 * (error / sd) ** 2 + sd.log() + 0.5 * math.log(2 * math.pi)
+
+
 def dropout_masks(seeds: Tensor, units: int, p: float) -> Tensor:
     """Dropout masks that are a function of their seeds alone.
 

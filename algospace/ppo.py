@@ -173,8 +173,7 @@ def train(
     learner: Learner,
     params: PPOParams,
     seed: int,
-    on_step: training.OnStep,
-    resumed: dict[str, Any] | None,
+    saver: training.Saver,
 ) -> training.History:
     """Train a learner in place; the state is saved at update boundaries.
 
@@ -184,8 +183,8 @@ def train(
         For the progress bar and the messages.
     seed
         Of the actions drawn and of the order of the minibatches.
-    on_step, resumed
-        Saver of the training state and the state to go on from: a resumed run ends with the same bytes.
+    saver
+        Keeps the training state: a resumed run ends with the same bytes.
 
     Raises
     ------
@@ -196,7 +195,8 @@ def train(
     generator = torch.Generator(env.device).manual_seed(seed)
     update, step = 0, 0
     history: training.History = []
-    if resumed:
+    if saver.resumed:
+        resumed = saver.resumed
         learner.load_state_dict(resumed["learner"])
         optimizer.load_state_dict(resumed["optimizer"])
         generator.set_state(resumed["generator"])
@@ -221,8 +221,9 @@ def train(
         history.append(diagnostics)
         progress.set_postfix(reward=f"{diagnostics['charts/mean_reward_r']:.4f}")
         progress.update()
-        on_step(step, snapshot)
+        saver(step, snapshot)
     progress.close()
+    saver.ended(step, snapshot)
     return history
 
 

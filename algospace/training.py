@@ -17,8 +17,6 @@ from algospace.params import Params, RuntimeParams
 
 History = list[dict[str, float]]
 State = dict[str, Any]
-# A saver of training states: called after every optimiser step with the step and a function that makes the state.
-OnStep = Callable[[int, Callable[[], State]], None]
 
 
 class OptimizerParams(Params):
@@ -75,6 +73,10 @@ class Unsaved:
 
     def ended(self, step: int, snapshot: Callable[[], State]) -> None:
         """Save nothing."""
+
+
+# Opens the saver of one of several trainings of a stage, by its name.
+Part = Callable[[str], Saver]
 
 
 class Fit(NamedTuple):
@@ -195,6 +197,16 @@ def _judge(name: str, model: nn.Module, validate: Callable[[], dict[str, float]]
     if not math.isfinite(judged["loss"]):
         raise InputError(f"{name}: expected a finite validation loss, found {judged['loss']}")
     return judged
+
+
+def walk_forward_blocks(n: int, folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cut n samples in time order into blocks: (samples that may be learnt from, samples of the block) of each.
+
+    A block learns from the blocks before it; the first, which has none, from the second: it has not seen the block
+    either, but it knows what came later. What lies too near to the block is still among the samples to learn from.
+    """
+    parts = np.array_split(np.arange(n), folds)
+    return [(np.concatenate(parts[:k]) if k else parts[1], part) for k, part in enumerate(parts)]
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -28,12 +28,12 @@ VECTORS = Path("data/regimes/regime_vectors.parquet")
 REGIME_MODEL = Path("models/rde/rde.safetensors")
 SPACE = Path("models/rde/space.safetensors")
 RISK_MODEL = Path("models/mrms/mrms.safetensors")
-MEMORY = Path("models/mrms/communication.safetensors")
+COMMUNICATION = Path("models/mrms/communication.safetensors")
 TEAM_MODEL = Path("models/marl/marl.safetensors")
 VALIDATION = Path("metrics/marl.json")
 LOCK = Path("requirements.lock")
 BUNDLE = Path("models/bundle")
-INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, SPACE, RISK_MODEL, MEMORY, TEAM_MODEL, LOCK)
+INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, SPACE, RISK_MODEL, COMMUNICATION, TEAM_MODEL, LOCK)
 REPORT = Path("reports/report.html")
 METRICS = Path("metrics/export.json")
 
@@ -56,7 +56,7 @@ def main() -> None:
         Space(**axes),
         words["archetypes"],
         risk_model.load(*artefacts.read_tensors(RISK_MODEL)),
-        communication.load(*artefacts.read_tensors(MEMORY)),
+        communication.load(*artefacts.read_tensors(COMMUNICATION)),
         agents.load(weights, header["team"]),
         Calibration(**header["calibration"]),
     )

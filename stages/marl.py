@@ -66,7 +66,7 @@ def main() -> None:
     with training_state("marl") as state:
         team = exams.new_team(params, lessons.candidates.context.shape[1], seed).to(runtime.device)
         before = exams.examine(team, validation, settings)
-        history = mappo.train(world, team, params.ppo, params.critic_dim, seed, state, state.resumed).history
+        history = mappo.train(world, team, params.ppo, params.critic_dim, seed, state).history
         after = exams.examine(team, validation, settings)
         calibration = exams.calibrate(after["select"], validation["select"].candidates)
 

@@ -26,7 +26,7 @@ MANIFEST = Path("data/prepared/manifest.json")
 EVENTS = Path("data/prepared/mrms_training_data.parquet")
 VECTORS = Path("data/regimes/regime_vectors.parquet")
 MODEL = Path("models/mrms/mrms.safetensors")
-NEXT = Path("models/mrms/communication.safetensors")
+COMMUNICATION = Path("models/mrms/communication.safetensors")
 PROPOSALS = Path("data/proposals/train_proposals.parquet")
 METRICS = Path("metrics/mrms.json")
 CURVES = Path("metrics/curves/mrms")
@@ -71,7 +71,7 @@ def main() -> None:
         )
 
         artefacts.write_tensors(MODEL, nets.arrays(model), model.config)
-        artefacts.write_tensors(NEXT, nets.arrays(layer), layer.config)
+        artefacts.write_tensors(COMMUNICATION, nets.arrays(layer), layer.config)
         artefacts.write_parquet(PROPOSALS, out_of_fold.table(train.events["row"].to_numpy()))
         counts = {"train_candidates": len(train.events), "best_epoch": run.best_epoch, "epochs": len(run.history)}
         found = figures(model, final["report"], report, train.net_r, venue, params, seed)

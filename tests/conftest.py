@@ -34,6 +34,15 @@ LATENT = 4
 PROPOSAL_CODE = 8
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tests that train small networks: on two threads they would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def section():
     """Read a section of params.yaml as its owner's model."""

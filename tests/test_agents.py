@@ -17,12 +17,7 @@ FEATURES = {"structure": 8, "tactical": 7, "arbitrageur": 15}
 N_CONTEXT = 38 + 5
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def default_team(seed=0, gain=1.0):

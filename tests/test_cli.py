@@ -107,7 +107,7 @@ def test_profile_there_and_back(workspace, capsys):
 
 
 def test_unknown_profile(workspace, capsys):
-    refused(capsys, ["profile", "big"], 2, "expected one of default, full, legacy200, prd, found big")
+    refused(capsys, ["profile", "big"], 2, "expected one of default, full, legacy200, prd, prop_firm, found big")
 
 
 def test_metrics_of_the_last_run(workspace, capsys):
@@ -125,7 +125,7 @@ def test_metrics_of_the_last_run(workspace, capsys):
 def test_verify(bundle_dir, capsys):
     assert cli.main(["verify", str(bundle_dir)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{bundle_dir}: whole, 5 files, trained on synthetic bars, id ")
+    assert out.startswith(f"{bundle_dir}: whole, 7 files, trained on synthetic bars, id ")
     assert out.count("\n") == 1
 
 

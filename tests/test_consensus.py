@@ -17,12 +17,7 @@ WEIGHTS = (0.4, 0.3, 0.3)
 TRIPLES = list(product((PASS, WITH, AGAINST), repeat=3))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def team(seed=0, dropout=0.2):

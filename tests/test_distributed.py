@@ -13,11 +13,11 @@ import psutil
 import pytest
 import torch
 import yaml
+from savers import RUNTIME
 
 from algospace import artefacts, distributed, nets, training
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared
-from algospace.params import RuntimeParams
 from algospace.pipeline import stage
 from algospace.pipeline.config import load_params
 from algospace.rde.fit import fit
@@ -27,15 +27,9 @@ ROOT = Path(__file__).parents[1]
 ROWS = 900
 SMALL = {"patch": 12, "d_model": 8, "n_heads": 2, "d_ff": 8, "latent_dim": 3, "beta_warmup_epochs": 1}
 STEPS = {"batch_size": 15, "samples_per_epoch": 315, "epochs": 8, "learning_rate": 0.003}  # odd: unequal shares
-RUNTIME = {"threads": 1, "device": "cpu", "precision": "float32", "clear_memory_interval": 0}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def regime_rows():
@@ -77,7 +71,7 @@ def workspace(tmp_path_factory):
         for name in ("requirements.lock", "dvc.yaml"):
             shutil.copy(ROOT / name, folder / name)
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
-        params["runtime"] |= RUNTIME
+        params["runtime"] |= RUNTIME.model_dump()
         params["rde"] |= SMALL | {"dropout": dropout}
         params["rde"]["optimizer"] |= STEPS
         params["rde"]["communication"]["optimizer"] |= {"epochs": 1, "samples_per_epoch": 64}
@@ -113,10 +107,9 @@ def alone(folder):
         return prepared.gather(table.rows, ends, 96)
 
     params = load_params("rde", RDEParams, folder / "params.yaml")
-    runtime = RuntimeParams(**RUNTIME)
     seed = load_params("seed", int, folder / "params.yaml")
     model, run = fit(
-        lambda chosen: cut(train[chosen]), len(train), cut(select), params, runtime, seed, training.Unsaved()
+        lambda chosen: cut(train[chosen]), len(train), cut(select), params, RUNTIME, seed, training.Unsaved()
     )
     return nets.arrays(model), run
 

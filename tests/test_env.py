@@ -27,12 +27,7 @@ WINDOWS = FeatureParams(window_30m=3, window_5m=4, window_arbitrage=5, window_re
 GAMMA = 0.9  # far from 1, so that a wrong power shows
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_rows(n5=200, seed=0):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from savers import Hook
 from torch import nn
 
 from algospace import agents, mappo, ppo
@@ -34,12 +35,7 @@ PARAMS = PPOParams(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Advantages
@@ -210,7 +206,7 @@ def small_team(seed=0, dropout=0.2):
 
 
 def train(team, env, params=PARAMS, seed=0, on_step=lambda step, snapshot: None, resumed=None):
-    return mappo.train(env, team, params, 16, seed, on_step, resumed)
+    return mappo.train(env, team, params, 16, seed, Hook(on_step, resumed))
 
 
 def greedy_reward(team):

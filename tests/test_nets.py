@@ -19,12 +19,7 @@ FILE = Path(__file__).parents[1] / "params.yaml"
 ROWS = nets.INFERENCE_ROWS
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Dropout masks
@@ -190,7 +185,7 @@ def test_a_row_does_not_see_its_neighbours():
     torch.manual_seed(0)
     module, shapes = regime_vae()
     rows = inputs_of(shapes, ROWS, 1, False)[0]
-    (before,) = nets.infer(module, rows)
+    before = nets.infer(module, rows)[0]
     poisoned = rows.copy()
     poisoned[:20], poisoned[21:] = np.nan, 1e30
     assert np.array_equal(nets.infer(module, poisoned)[0][20], before[20])

@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pytest
 import torch
+from savers import RUNTIME, Hook
 from torch import nn
 
 from algospace import training
 from algospace.errors import InputError
-from algospace.params import RuntimeParams
 from algospace.pipeline import training_state
 
 PARAMS = training.OptimizerParams(
@@ -25,28 +25,15 @@ PARAMS = training.OptimizerParams(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
+class Watch(Hook):
+    """Keeps the epochs and the last state too."""
 
-
-class Watch(training.Unsaved):
-    """Hand every step to a function, go on from a state."""
-
-    def __init__(self, on_step=None, resumed=None):
-        self.on_step = on_step
-        self.resumed = resumed
+    def __init__(self, on_step=lambda step, snapshot: None, resumed=None):
+        super().__init__(on_step, resumed)
         self.epochs, self.last = [], None
-
-    def __call__(self, step, snapshot):
-        if self.on_step:
-            self.on_step(step, snapshot)
 
     def epoch_ended(self, epoch):
         self.epochs.append(epoch)
@@ -75,7 +62,7 @@ class Task:
     def validate(self):
         return {"loss": ((self.model(self.x[30:]) - self.y[30:]) ** 2).mean().item(), "extra": 7.0}
 
-    def fit(self, on_step=None, resumed=None, validate=validate, loss=None, saver=None):
+    def fit(self, on_step=lambda step, snapshot: None, resumed=None, validate=validate, loss=None, saver=None):
         return training.fit(
             "test",
             self.model,

@@ -135,11 +135,6 @@ class TrackNet(nn.Module):
         return embedding, mean, sd
 
 
-def gaussian_nll(error: Tensor, sd: Tensor) -> Tensor:
-    """Negative log-likelihood of a Gaussian, nats: e^2 / (2 s^2) + ln s + ln(2 pi) / 2, a proper score."""
-    return 0.5 * (error / sd) ** 2 + sd.log() + 0.5 * float(np.log(2 * np.pi))
-
-
 def communication_loss(
     embedding: Tensor, mean: Tensor, sd: Tensor, target: Tensor, valid: Tensor, params: CommunicationParams
 ) -> Tensor:
@@ -149,7 +144,7 @@ def communication_loss(
     + w_temporal mean (e_t - e_{t-1})^2 exp(-mean sd): a summary that is sure of itself should not jump. The sd is
     detached there, so that uncertainty cannot be bought to pay less.
     """
-    nll = gaussian_nll(target[..., GAUSSIAN] - mean[..., GAUSSIAN], sd)
+    nll = nets.gaussian_nll(target[..., GAUSSIAN] - mean[..., GAUSSIAN], sd)
     events = F.binary_cross_entropy_with_logits(mean[..., EVENT], target[..., EVENT], reduction="none").mean(-1)
     step = ((embedding[:, 1:] - embedding[:, :-1]) ** 2).mean(-1) * torch.exp(-sd[:, 1:].detach().mean(-1))
     total = (
@@ -270,7 +265,8 @@ def advise(model: TrackNet, trades: np.ndarray, count: np.ndarray) -> Advice:
 
 def after(model: TrackNet, track: Track) -> Advice:
     """Advice after the last trade of an account's record: one moment."""
-    trades, count = histories(track, model.config["length"])
+    length = model.config["length"]
+    trades, count = histories(Track(*(part[-length:] for part in track)), length)
     return advise(model, trades[-1:], count[-1:])
 
 
@@ -327,9 +323,9 @@ def figures(model: TrackNet, report: Track) -> dict[str, float]:
     groups = {"risk": [0, 1, 2, 3], "net_r": [6], "bars": [7]}
     for name, columns in groups.items():
         error, sd = truth[:, columns] - advice.mean[:, columns], advice.uncertainty[:, columns].astype(np.float64)
-        plain = gaussian_nll(torch.from_numpy(truth[:, columns] - base[columns]), torch.from_numpy(usual[columns]))
+        plain = nets.gaussian_nll(torch.from_numpy(truth[:, columns] - base[columns]), torch.from_numpy(usual[columns]))
         result |= {
-            f"{name}_nll": float(gaussian_nll(torch.from_numpy(error), torch.from_numpy(sd)).mean()),
+            f"{name}_nll": float(nets.gaussian_nll(torch.from_numpy(error), torch.from_numpy(sd)).mean()),
             f"{name}_constant_nll": float(plain.mean()),
             f"{name}_coverage_68": float((np.abs(error) <= 0.99446 * sd).mean()),
             f"{name}_coverage_95": float((np.abs(error) <= 1.95996 * sd).mean()),

@@ -271,8 +271,7 @@ def fit(
     params: MRMSParams,
     seed: int,
     device: str,
-    on_step: training.OnStep,
-    resumed: dict[str, Any] | None,
+    saver: training.Saver,
 ) -> tuple[RiskEnsemble, training.History]:
     """Train an ensemble by PPO on the events of train, and keep the last weights.
 
@@ -282,9 +281,7 @@ def fit(
         For fewer than two events, a state or a loss that is not finite.
     """
     require_finite(train.states)
-    return learn(
-        material(train, venue, params), train.states.names, venue.params, params, seed, device, on_step, resumed
-    )
+    return learn(material(train, venue, params), train.states.names, venue.params, params, seed, device, saver)
 
 
 def learn(
@@ -294,8 +291,7 @@ def learn(
     params: MRMSParams,
     seed: int,
     device: str,
-    on_step: training.OnStep,
-    resumed: dict[str, Any] | None,
+    saver: training.Saver,
 ) -> tuple[RiskEnsemble, training.History]:
     """`fit` on material whose brackets have been run already; ``names`` are those of the states' features."""
     run, bet = params.ppo, params.unit_risk / params.kelly_fraction
@@ -306,5 +302,5 @@ def learn(
         # A target that the limits refuse would be a free way not to trade: then no size would ever learn to be 0.
         agents.target.common[~env.permitted] = OUT_OF_REACH
     learner = RiskLearner(env, agents).to(device)
-    history = ppo.train("mrms", env, learner, run, seed, on_step, resumed)
+    history = ppo.train("mrms", env, learner, run, seed, saver)
     return learner.agents, history

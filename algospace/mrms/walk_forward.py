@@ -3,21 +3,19 @@
 What trains on the frozen experts' outputs must not see better ones on train than it will see later (domain.md A12).
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from algospace import market, training
+from algospace.data.bars import M5_MINUTES, M30_MINUTES
 from algospace.errors import InputError
 from algospace.mrms import method
 from algospace.mrms.outcomes import Lessons, cells
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import Proposal, propose
 from algospace.params import RuntimeParams
-
-M30_BARS = 6  # 5-minute bars in a 30-minute one
 
 
 class Fold(NamedTuple):
@@ -40,18 +38,13 @@ def folds(events: pd.DataFrame, count: int, embargo_m30: int, embargo_m5: int) -
         When a block or its lessons hold fewer than two events.
     """
     rows = events["row"].to_numpy()
-    embargo = max(M30_BARS * embargo_m30, embargo_m5)
-    blocks = np.array_split(np.arange(len(rows)), count)
+    embargo = max(M30_MINUTES // M5_MINUTES * embargo_m30, embargo_m5)
     found = []
-    for k, block in enumerate(blocks):
-        if k == 0:
-            lessons = blocks[1]
-            lessons = lessons[rows[lessons] > rows[block[-1]] + embargo] if len(block) else lessons
-        else:
-            before = np.concatenate(blocks[:k])
-            opens = events["close_utc"].iloc[block[0]] if len(block) else None
-            ended = (events["label_end_utc"].iloc[before] < opens).to_numpy()
-            lessons = before[ended & (rows[before] < rows[block[0]] - embargo)]
+    for k, (lessons, block) in enumerate(training.walk_forward_blocks(len(rows), count)):
+        if len(block):
+            ended = (events["label_end_utc"].iloc[lessons] < events["close_utc"].iloc[block[0]]).to_numpy()
+            before = ended & (rows[lessons] < rows[block[0]] - embargo)
+            lessons = lessons[before | (rows[lessons] > rows[block[-1]] + embargo)]
         if min(len(block), len(lessons)) < 2:
             raise InputError(
                 f"mrms.folds: expected events for {count} blocks with an embargo of {embargo} bars between them, "
@@ -70,7 +63,7 @@ def walk_forward(
     params: MRMSParams,
     runtime: RuntimeParams,
     seed: int,
-    part: Callable[[str], training.Saver],
+    part: training.Part,
 ) -> Proposal:
     """Proposals for the events of ``train``, each from the model of its fold.
 

@@ -146,7 +146,7 @@ def load(directory: Path) -> tuple[Policy, dict[str, Any]]:
             Fitted.from_tensors(tensors["fitted.safetensors"][0]),
             regime_model.load(*tensors["rde.safetensors"]),
             Space(**tensors["space.safetensors"][0]),
-            _names(tensors["space.safetensors"][1]["archetypes"]),
+            _names(tensors["space.safetensors"][1]),
             risk_model.load(*tensors["mrms.safetensors"]),
             communication.load(*tensors["memory.safetensors"]),
             agents.load(*tensors["marl.safetensors"]),
@@ -183,10 +183,13 @@ def _check_widths(policy: Policy) -> None:
         raise BundleError("features.window_regime: expected the window of the regime network, found another")
 
 
-def _names(found: Any) -> list[str]:
-    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
-        raise BundleError(f"space: expected names of archetypes, found {found!r:.100}")
-    return found
+def _names(header: dict[str, Any]) -> list[str]:
+    found = header.get("archetypes")
+    named = isinstance(found, list) and all(isinstance(name, str) for name in found)
+    if set(header) != {"archetypes"} or not found or not named:
+        raise BundleError(f"space: expected the names of its archetypes, found {header!r:.100}")
+    names: list[str] = found
+    return names
 
 
 def _count(manifest: dict[str, Any], key: str, least: int) -> int:

@@ -78,11 +78,6 @@ class Prediction(NamedTuple):
     sd: np.ndarray  # float32 (n, latent)
 
 
-def gaussian_nll(error: Tensor, sd: Tensor) -> Tensor:
-    """Negative log likelihood of errors under N(0, sd^2), without the constant: mean of e^2 / (2 sd^2) + ln sd."""
-    return (0.5 * (error / sd) ** 2 + sd.log()).mean()
-
-
 def sequences(vectors: np.ndarray, consecutive: np.ndarray, chosen: np.ndarray, length: int) -> np.ndarray:
     """All runs (m, length, latent) of vectors (n, latent) of consecutive bars, every one of them ``chosen`` (n,).
 
@@ -119,7 +114,7 @@ def fit(
 
     def objective(x: Tensor) -> tuple[Tensor, Tensor]:
         embedding, mean, sd = model.embeddings(x[:, :-1])
-        nll = gaussian_nll((x[:, 1:] - mean) / model.unit, sd / model.unit)
+        nll = nets.gaussian_nll((x[:, 1:] - mean) / model.unit, sd / model.unit).mean()
         step = (embedding[:, 1:] - embedding[:, :-1]).abs()
         doubt = (sd / model.unit).mean(dim=2)[:, 1:, None]
         return nll, (step**2 / (1 + doubt) + 0.5 * step).mean()
@@ -182,8 +177,8 @@ def figures(model: RegimeLSTM, report: np.ndarray, train: np.ndarray) -> dict[st
     usual = (np.diff(train, axis=1) / unit).std(axis=(0, 1))
     result = {f"coverage_{round(100 * level)}": float(inside[i].mean()) for i, level in enumerate(LEVELS)}
     return result | {
-        "nll": gaussian_nll(torch.from_numpy(error / unit), torch.from_numpy(expected.sd / unit)).item(),
-        "random_walk_nll": gaussian_nll(torch.from_numpy(naive), torch.from_numpy(usual)).item(),
+        "nll": nets.gaussian_nll(torch.from_numpy(error / unit), torch.from_numpy(expected.sd / unit)).mean().item(),
+        "random_walk_nll": nets.gaussian_nll(torch.from_numpy(naive), torch.from_numpy(usual)).mean().item(),
     }
 
 

@@ -18,9 +18,6 @@ from algospace.rde.model import Encoded, RegimeVAE, encode
 from algospace.rde.params import RDEParams
 from algospace.rde.space import Meaning, Quality, Space
 
-# Opens the saved state of a named part of the stage's training.
-Part = Callable[[str], training.Saver]
-
 
 class Engine(NamedTuple):
     """What the stage leaves; n windows, in the order of the regime rows' ``window_end``."""
@@ -39,7 +36,13 @@ class Engine(NamedTuple):
 
 
 def train(
-    table: RegimeRows, bars: HalfHours, length: int, params: RDEParams, runtime: RuntimeParams, seed: int, part: Part
+    table: RegimeRows,
+    bars: HalfHours,
+    length: int,
+    params: RDEParams,
+    runtime: RuntimeParams,
+    seed: int,
+    part: training.Part,
 ) -> Engine:
     """Fit on train, stop on select, name on validation.
 
@@ -92,7 +95,7 @@ def _out_of_fold(
     params: RDEParams,
     runtime: RuntimeParams,
     seed: int,
-    part: Part,
+    part: training.Part,
 ) -> tuple[Encoded, np.ndarray, list[float]]:
     """Replace the final model's regimes of train, at positions ``learning``, by those of models that have not seen it.
 
@@ -135,7 +138,7 @@ def frame(engine: Engine, close_utc: np.ndarray, judged: Quality) -> pd.DataFram
 
 
 def examine(
-    engine: Engine, table: RegimeRows, bars: HalfHours, length: int, params: RDEParams, seed: int
+    engine: Engine, judged: Quality, table: RegimeRows, bars: HalfHours, length: int, params: RDEParams, seed: int
 ) -> dict[str, Any]:
     """Figures on the reporting half of validation."""
     rows, ends, vectors = table.rows, table.window_end, engine.final.vectors
@@ -152,10 +155,10 @@ def examine(
     found["mean_step"] = figures.mean_step(vectors[report], np.append(False, np.diff(ends[report]) == 1))
 
     # A target may not leave its split: the last windows of each have none.
-    taught, judged = (np.flatnonzero((table.split == code) & _followed(table, length)) for code in (TRAIN, REPORT))
+    taught, examined = (np.flatnonzero((table.split == code) & _followed(table, length)) for code in (TRAIN, REPORT))
     raw = np.column_stack([rows[ends], _window_means(rows, ends, length)])
     for name, x in (("regime", vectors), ("raw", raw)):
-        known, asked = ((x[at], next_window(bars, ends[at], length)) for at in (taught, judged))
+        known, asked = ((x[at], next_window(bars, ends[at], length)) for at in (taught, examined))
         found |= {f"probe_{name}_{k}": v for k, v in figures.probe(known, asked, length, seed).items()}
 
     labels = engine.space.nearest(vectors[report])
@@ -169,7 +172,7 @@ def examine(
     later = vectors[(table.split == SELECT) | report]
     found |= walk_forward.shift(engine.regimes.vectors[train_rows], vectors[train_rows], later)
     found["fold_alignment_r2"] = min(engine.alignment)
-    found["alarm_rate"] = float(judge(engine, params).alarm[report].mean())
+    found["alarm_rate"] = float(judged.alarm[report].mean())
     found["dimensions"] = {
         f"regime_{i}": {"name": m.name, "r": m.r, "r_low": m.low, "r_high": m.high}
         for i, m in enumerate(engine.meanings)

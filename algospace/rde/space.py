@@ -51,9 +51,14 @@ class Space(NamedTuple):
         spread = np.sqrt((unsquashed(vectors) ** 2).mean(axis=0))
         return cls(spread, centres, np.array([np.median(distance), np.median(step)]))
 
+    def distances(self, vectors: np.ndarray) -> Floats:
+        """Distance of each vector (n, latent) from each archetype, (n, k)."""
+        found: Floats = np.linalg.norm(vectors[:, None] - self.archetypes, axis=2)
+        return found
+
     def nearest(self, vectors: np.ndarray) -> np.ndarray:
         """Number of the nearest archetype (n,) of each vector (n, latent)."""
-        found: np.ndarray = np.linalg.norm(vectors[:, None] - self.archetypes, axis=2).argmin(axis=1)
+        found: np.ndarray = self.distances(vectors).argmin(axis=1)
         return found
 
 
@@ -194,15 +199,20 @@ def quality(
     ``consecutive`` (n,) says which vectors follow the one before by one bar.
     """
     magnitude = np.sqrt(((unsquashed(vectors) / np.maximum(space.spread, 1e-9)) ** 2).mean(axis=1))
-    distance = np.linalg.norm(vectors[:, None] - space.archetypes, axis=2).min(axis=1)
+    distances = space.distances(vectors)
     step = np.full(len(vectors), np.nan)
     step[1:] = np.linalg.norm(np.diff(vectors.astype(np.float64), axis=0), axis=1)
     step[~consecutive] = np.nan
     usual_distance, usual_step = np.maximum(space.typical, 1e-9)
-    uniqueness = 1 - 0.5 ** (distance / usual_distance)
+    uniqueness = 1 - 0.5 ** (distances.min(axis=1) / usual_distance)
     alarm = (magnitude > alarms.magnitude) | (step > alarms.step) | (uniqueness > alarms.uniqueness)
     return Quality(
-        space.nearest(vectors), magnitude, 0.5 ** (step / usual_step), uniqueness, confidence.astype(np.float64), alarm
+        distances.argmin(axis=1),
+        magnitude,
+        0.5 ** (step / usual_step),
+        uniqueness,
+        confidence.astype(np.float64),
+        alarm,
     )
 
 

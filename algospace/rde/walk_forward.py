@@ -1,13 +1,11 @@
-"""Regime vectors of train rows by models that have not seen them, so that what learns from them is not flattered.
-
-Train is cut into blocks in time order. A block is encoded by a model fitted on the blocks before it; the first, which
-has none before it, by a model fitted on the second: it has not seen the block either, but it knows what came later.
-"""
+"""Regime vectors of train rows by models that have not seen them, so that what learns from them is not flattered."""
 
 from typing import Any
 
 import numpy as np
 from scipy.stats import ks_2samp
+
+from algospace import training
 
 
 def blocks(ends: np.ndarray, folds: int, length: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -15,10 +13,8 @@ def blocks(ends: np.ndarray, folds: int, length: int) -> list[tuple[np.ndarray, 
 
     No window to fit on shares a row with one to encode: windows are ``length`` rows long.
     """
-    parts = np.array_split(np.arange(len(ends)), folds)
     plan = []
-    for k, part in enumerate(parts):
-        seen = np.concatenate(parts[:k]) if k else parts[1]
+    for seen, part in training.walk_forward_blocks(len(ends), folds):
         first, last = ends[part[0]], ends[part[-1]]
         apart = (ends[seen] <= first - length) | (ends[seen] >= last + length)
         plan.append((seen[apart], part))

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from savers import RUNTIME, Hook
 
 from algospace import nets, training
 from algospace.errors import InputError
@@ -19,24 +20,16 @@ from algospace.mrms.communication import (
     communication_loss,
     figures,
     form,
-    gaussian_nll,
     histories,
     load,
 )
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.track import Track
-from algospace.params import RuntimeParams
 
 LENGTH = 24
-RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -88,17 +81,6 @@ def net(seed=0, length=LENGTH):
     with torch.no_grad():
         model.mean.weight.mul_(10.0)  # so that what it has seen shows
     return model.eval()
-
-
-class Keeper(training.Unsaved):
-    """Keeps the state of one step; goes on from a given one."""
-
-    def __init__(self, at=None, resumed=None):
-        self.at, self.resumed, self.kept = at, resumed, None
-
-    def __call__(self, step, snapshot):
-        if step == self.at:
-            self.kept = copy.deepcopy(snapshot())
 
 
 def fit(train, select, params, saver=None, seed=4):
@@ -210,10 +192,10 @@ def test_no_moment_no_advice():
 
 def test_gaussian_nll_is_a_proper_score():
     errors = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) * 0.7
-    scores = {s: float(gaussian_nll(errors, torch.tensor(s)).mean()) for s in (0.4, 0.6, 0.7, 0.8, 1.0)}
+    scores = {s: float(nets.gaussian_nll(errors, torch.tensor(s)).mean()) for s in (0.4, 0.6, 0.7, 0.8, 1.0)}
     assert min(scores, key=scores.__getitem__) == 0.7
     expected = 0.5 * (0.3 / 2) ** 2 + np.log(2) + 0.5 * np.log(2 * np.pi)
-    assert gaussian_nll(torch.tensor(0.3), torch.tensor(2.0)).item() == pytest.approx(expected)
+    assert nets.gaussian_nll(torch.tensor(0.3), torch.tensor(2.0)).item() == pytest.approx(expected)
 
 
 def test_loss_by_hand(params):
@@ -321,10 +303,10 @@ def test_calibration_mends_what_is_too_sure(params):
 def test_a_resumed_run_ends_with_the_same_bytes(params, at):
     train, select = sticky(120, 0), sticky(40, 1)
     straight, found = fit(train, select, params)
-    keeper = Keeper(at)
-    fit(train, select, params, keeper)
+    states = {}
+    fit(train, select, params, Hook(lambda step, snapshot: states.update({step: copy.deepcopy(snapshot())})))
     torch.manual_seed(1000)
-    resumed, again = fit(train, select, params, Keeper(resumed=keeper.kept))
+    resumed, again = fit(train, select, params, Hook(resumed=states[at]))
     assert again == found
     for a, b in zip(resumed.state_dict().values(), straight.state_dict().values(), strict=True):
         assert torch.equal(a, b)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from savers import RUNTIME, Hook
 from torch import nn
 
 from algospace import market, nets, training
@@ -21,7 +22,6 @@ from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import Proposal, ask, propose
 from algospace.mrms.state import CONTEXT, States, context, feature_names, states
 from algospace.mrms.track import ACCOUNT
-from algospace.params import RuntimeParams
 from algospace.pipeline.config import load_params
 
 FILE = Path(__file__).parents[2] / "params.yaml"
@@ -29,18 +29,12 @@ DEFAULT = load_params("mrms", MRMSParams, FILE)
 MARKET = load_params("market", MarketParams, FILE)
 STOPS, REWARDS = (0.5, 1.0, 2.0), (1.0, 1.5, 2.0, 3.0)
 UNITS = 5
-RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
 NAMES = feature_names(0)  # 22 of the market, 10 of the account
 N = len(NAMES)
 TICK = 0.25
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def params(**changes):
@@ -72,17 +66,6 @@ def frame(n, synergies=0):
 
 def lessons(x, r):
     return Lessons(frame(len(x)), States(x, NAMES), r)
-
-
-class Keeper(training.Unsaved):
-    """Keeps the state of one step; goes on from a given one."""
-
-    def __init__(self, at=None, resumed=None):
-        self.at, self.resumed, self.kept = at, resumed, None
-
-    def __call__(self, step, snapshot):
-        if step == self.at:
-            self.kept = copy.deepcopy(snapshot())
 
 
 def fit(run, train, validation, saver=None, seed=0):
@@ -248,10 +231,10 @@ def test_a_resumed_run_ends_with_the_same_bytes(at):
     train, validation = planted(80, 0), planted(20, 1)
     torch.manual_seed(4)
     straight, found = fit(params(), train, validation)
-    keeper = Keeper(at)
-    fit(params(), train, validation, keeper)
+    states = {}
+    fit(params(), train, validation, Hook(lambda step, snapshot: states.update({step: copy.deepcopy(snapshot())})))
     torch.manual_seed(1000)
-    resumed, again = fit(params(), train, validation, Keeper(resumed=keeper.kept))
+    resumed, again = fit(params(), train, validation, Hook(resumed=states[at]))
     assert again == found
     for a, b in zip(resumed.state_dict().values(), straight.state_dict().values(), strict=True):
         assert torch.equal(a, b)

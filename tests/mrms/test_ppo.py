@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from savers import Hook
 
 from algospace import market, ppo
 from algospace.data.contracts import CONTRACTS
@@ -15,6 +16,7 @@ from algospace.mrms.ppo import Material, RiskEnv, RiskLearner, fit, learn, log_p
 from algospace.mrms.state import States, feature_names
 from algospace.mrms.track import FRESH, Track, account_state
 from algospace.mrms.trades import LONGEST_RECORD, of_cells, trade
+from algospace.training import Unsaved
 
 STOPS, REWARDS = (0.5, 1.0, 2.0), (1.0, 1.5, 2.0, 3.0)
 NAMES = feature_names(0)
@@ -23,12 +25,7 @@ BET = 0.016
 BEST = 1, 2  # stop 1.0, reward-risk 2.0
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +72,7 @@ def order(*rows):
 
 
 def test_it_finds_the_one_good_cell(params, exchange):
-    agents, history = learn(toy(), NAMES, exchange, params, 0, "cpu", lambda step, snapshot: None, None)
+    agents, history = learn(toy(), NAMES, exchange, params, 0, "cpu", Unsaved())
     given = toy(seed=1)
     output = agents(torch.from_numpy(given.states[:, 0]))
     units, stop, target = (part.argmax(1).numpy() for part in (output.units, output.stop, output.target))
@@ -91,7 +88,7 @@ def test_it_finds_the_one_good_cell(params, exchange):
 def test_it_does_not_trade_what_only_loses(params, exchange):
     given = toy(best=-0.3)
     given.net_r.clip(max=-0.05, out=given.net_r)
-    agents, _ = learn(given, NAMES, exchange, params, 0, "cpu", lambda step, snapshot: None, None)
+    agents, _ = learn(given, NAMES, exchange, params, 0, "cpu", Unsaved())
     output = agents(torch.from_numpy(toy(seed=1).states.reshape(-1, len(NAMES))))
     assert output.units.detach()[:, 0].mean() > 0.95
     assert (output.units.argmax(1) == 0).float().mean() > 0.98
@@ -124,7 +121,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(params, exchange, at):
     run, states = shortened(params, num_envs=8, total_timesteps=8 * 16 * 4), []
 
     def learned(on_step=lambda step, snapshot: None, resumed=None, given=None):
-        return learn(toy(60), NAMES, exchange, run, 0, "cpu", on_step, resumed)
+        return learn(toy(60), NAMES, exchange, run, 0, "cpu", Hook(on_step, resumed))
 
     agents, history = learned(lambda step, snapshot: states.append(copy.deepcopy({**snapshot(), "step": step})))
     torch.manual_seed(7)
@@ -287,4 +284,4 @@ def test_bad_states_are_refused(params, exchange):
     contract = CONTRACTS["MES"]
     venue = market.Venue(bars, session, contract, market.Costs.of(contract, 1.0), exchange)
     with pytest.raises(InputError, match="mrms: expected finite states, found NaN or inf in type_3 of event 3"):
-        fit(lessons, venue, params, 0, "cpu", lambda step, snapshot: None, None)
+        fit(lessons, venue, params, 0, "cpu", Unsaved())

@@ -233,7 +233,9 @@ def test_trade_from_leaves_the_warm_up_out(trading, traded, passing, passed, bar
     for a, b in zip(found.records, later, strict=True):
         shared = {"id", "time", "price", "synergy", "direction"}
         if "proposal" in a and "proposal" in b:
-            shared |= {"regime", "proposal"}
+            shared |= {"regime", "archetype"}
+            bracket = ("entry", "atr", "stop_atr", "stop_at_level", "reward_risk", "stop", "target", "confidence")
+            assert {k: a["proposal"][k] for k in bracket} == {k: b["proposal"][k] for k in bracket}
         assert {k: a[k] for k in shared} == {k: b[k] for k in shared}
     if passed.simulation.trades.empty:
         quiet = decide(passing, bars, trade_from=start)

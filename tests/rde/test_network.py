@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from savers import RUNTIME, Hook
 from torch import nn
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as reference_kl
 
 from algospace import nets, training
 from algospace.errors import InputError
-from algospace.params import RuntimeParams
 from algospace.pipeline.config import load_params
 from algospace.rde import figures
 from algospace.rde import fit as fitting
@@ -25,12 +25,7 @@ DEFAULT = load_params("rde", RDEParams, Path(__file__).parents[2] / "params.yaml
 SMALL = {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_ff": 32, "latent_dim": 3, "dropout": 0.1}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def params(**changes):
@@ -52,14 +47,14 @@ def toy(n, seed=0, window=16, features=3):
     return np.einsum("nk,kwf->nwf", rng.normal(size=(n, 2)), basis).astype(np.float32)
 
 
-RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
+class Watch(Hook):
+    """Keeps the state of every step."""
 
-
-class Watch(training.Unsaved):
     def __init__(self, resumed=None):
-        self.resumed, self.states = resumed, {}
+        super().__init__(self._keep, resumed)
+        self.states = {}
 
-    def __call__(self, step, snapshot):
+    def _keep(self, step, snapshot):
         self.states[step] = copy.deepcopy(snapshot())
 
 

@@ -1,15 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from savers import RUNTIME
 
 from algospace import nets
 from algospace.errors import InputError
-from algospace.params import RuntimeParams
 from algospace.rde import communication
 from algospace.rde.communication import CommunicationParams, RegimeLSTM
 from algospace.training import OptimizerParams, Unsaved
 
-RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
 OPTIMIZER = OptimizerParams(
     batch_size=64, learning_rate=0.01, weight_decay=0.0, max_grad_norm=1.0, epochs=15, samples_per_epoch=512,
     patience=15, min_delta=0.0,
@@ -20,10 +19,10 @@ PARAMS = CommunicationParams(
 
 
 def oscillating(m, seed, length=9):
-    """Runs whose next step is known up to a little noise: a rotation."""
+    """Runs whose next step is known up to a little noise: four rotations."""
     rng = np.random.default_rng(seed)
-    phase = rng.uniform(0, 2 * np.pi, m)[:, None] + 0.5 * np.arange(length)
-    path = 0.5 * np.stack([np.cos(phase), np.sin(phase)], axis=-1)
+    phase = rng.uniform(0, 2 * np.pi, (4, m, 1)) + 0.5 * np.arange(length)
+    path = 0.5 * np.concatenate([np.cos(phase), np.sin(phase)]).transpose(1, 2, 0)
     return (path + 0.01 * rng.standard_normal(path.shape)).astype(np.float32)
 
 
@@ -51,7 +50,7 @@ def test_a_layer_that_is_not_calibrated_does_not_cover(fitted):
 
 def test_untrained_it_expects_no_change():
     torch.manual_seed(0)
-    model, past = RegimeLSTM(2, 8, 1, 8, 0.0), oscillating(5, 0)
+    model, past = RegimeLSTM(8, 8, 1, 8, 0.0), oscillating(5, 0)
     np.testing.assert_array_equal(communication.predict(model, past).mean, past[:, -1])
 
 
@@ -86,8 +85,8 @@ def test_no_sequences_are_refused():
 @pytest.mark.parametrize(
     ("past", "message"),
     [
-        (np.zeros((3, 8, 5), np.float32), "expected vectors of 2, found"),
-        (np.full((3, 8, 2), np.nan, np.float32), "expected finite regime vectors"),
+        (np.zeros((3, 8, 5), np.float32), "expected vectors of 8, found"),
+        (np.full((3, 8, 8), np.nan, np.float32), "expected finite regime vectors"),
     ],
 )
 def test_bad_vectors_are_refused(fitted, past, message):
