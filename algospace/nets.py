@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-INFERENCE_ROWS = 50  # the one batch shape of inference: kernels give other bits at other batch sizes
+INFERENCE_ROWS = 50  # of a batch of inference: kernels give other bits at other batch sizes
 
 
 class AttentionPooling(nn.Module):
@@ -85,8 +85,8 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 
 @torch.no_grad()
-def infer(module: nn.Module, *inputs: np.ndarray) -> list[np.ndarray]:
-    """Run a frozen module over rows in batches of exactly `INFERENCE_ROWS`, the last one padded.
+def infer(module: nn.Module, *inputs: np.ndarray, rows: int = INFERENCE_ROWS) -> list[np.ndarray]:
+    """Run a frozen module over its inputs' rows in batches of exactly ``rows``, the last one padded.
 
     Every road from data to decisions comes through here or through a batch of the same shape, so that a row gives
     the same bits wherever it stands. The module returns a tensor or a tuple of them; rows are their first axis.
@@ -95,17 +95,17 @@ def infer(module: nn.Module, *inputs: np.ndarray) -> list[np.ndarray]:
     count = len(inputs[0])
     device = next(module.parameters()).device
     parts: list[tuple[Tensor, ...]] = []
-    for start in range(0, count, INFERENCE_ROWS):
-        batch = [torch.from_numpy(pad(array[start : start + INFERENCE_ROWS])).to(device) for array in inputs]
+    for start in range(0, count, rows):
+        batch = [torch.from_numpy(pad(array[start : start + rows], rows)).to(device) for array in inputs]
         output = module(*batch)
         parts.append(output if isinstance(output, tuple) else (output,))
     return [torch.cat(tensors).cpu().numpy()[:count] for tensors in zip(*parts, strict=True)]
 
 
-def pad(rows: np.ndarray) -> np.ndarray:
-    """Repeat the last row until there are `INFERENCE_ROWS`."""
-    missing = INFERENCE_ROWS - len(rows)
-    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else np.ascontiguousarray(rows)
+def pad(array: np.ndarray, rows: int) -> np.ndarray:
+    """Repeat the last row until there are ``rows``."""
+    missing = rows - len(array)
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else np.ascontiguousarray(array)
 
 
 def arrays(module: nn.Module) -> dict[str, np.ndarray]:

@@ -8,21 +8,25 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from _forecasting import fit, later_means
-from _persistence import Clusters, PersistentAxes
 from _regime_markets import STEP, WINDOW, Market, Path, rolling_sum
 from hmmlearn.hmm import GaussianHMM
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.cluster import KMeans
 
+from algospace.params import RuntimeParams
+from algospace.rde.examples import Examples, Windows
+from algospace.rde.fit import fit
+from algospace.rde.model import encode
 from algospace.rde.params import RDEParams
+from algospace.rde.space import Space, unsquashed
+from algospace.training import Unsaved
 
 Labels = tuple[np.ndarray, np.ndarray]
 
 RESTARTS = 5  # of every k-means
 HMM_STARTS = 3  # of the hidden Markov model
 SELECT = 0.15  # last share of the fitted path's windows, on which the RDE stops early
+RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
 CLIP = 4.0  # robust deviations at which the RDE's rows cut a return off
 
 
@@ -146,34 +150,40 @@ def moment_rows(u: np.ndarray) -> np.ndarray:
     return np.column_stack([u, u**2, u**3, u * np.concatenate([[0.0], u[:-1]])])
 
 
-def latent_means(fitted: Path, scored: Path, params: RDEParams, weight: float, seed: int) -> Labels:
-    """Latent means (n - 34, latent) of every window of both paths, by an RDE fitted to the first.
+def vectors(fitted: Path, scored: Path, params: RDEParams, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Regime vectors (n - 34, latent) of every window of both paths, by an RDE fitted to the first.
 
-    It trains on the windows of the first 85 % of that path, and stops early on the rest.
+    It trains on the windows of the first 85 % of that path, and stops early on the rest. A row describes one return,
+    so the window to foretell ends 35 returns later.
     """
     scaling = Scaling.fit(fitted.returns)
     every = scaling.windows(fitted.returns)
     cut = int(len(every) * (1 - SELECT))
     train, select = np.arange(cut - WINDOW), np.arange(cut, len(every), STEP)
     ends = train + WINDOW - 1, select + WINDOW - 1
-    later = later_means(scaling.rows(fitted.returns), ends, WINDOW, WINDOW)
-    model = fit(every, len(train), every[select], later, params, weight, seed)
-    with torch.no_grad():
-        x, y = (
-            torch.cat([model.encode(part)[0] for part in torch.from_numpy(found).split(2000)]).numpy()
-            for found in (every, scaling.windows(scored.returns))
-        )
+    known, later = Windows(scaling.rows(fitted.returns), WINDOW, WINDOW).later(ends)
+    model, _ = fit(
+        lambda chosen: Examples(every[chosen], known[chosen]), len(train), Examples(every[select], later), params,
+        RUNTIME, seed, Unsaved(),
+    )  # fmt: skip
+    x, y = (
+        encode(model, windows.__getitem__, np.arange(len(windows))).vectors
+        for windows in (every, scaling.windows(scored.returns))
+    )
     return x, y
 
 
-def rde(means: Labels, seed: int, scaled: bool) -> Labels:
-    """Two clusters of the RDE's latent means, scaled by their persistence from one window to the next or left as is."""
-    x, y = means
-    if scaled:
-        axes = PersistentAxes.fit(x, np.arange(len(x)), WINDOW)
-        x, y = axes.transform(x), axes.transform(y)
-    clusters = Clusters.fit(x[::STEP], 2, RESTARTS, seed)
-    return clusters.nearest(x), clusters.nearest(y)
+def rde(found: tuple[np.ndarray, np.ndarray], seed: int) -> Labels:
+    """Two archetypes, as the stage finds them, in the regime vectors of both paths."""
+    x, y = found
+    space = Space.fit(x, np.arange(len(x)), WINDOW, 2, seed)
+    return space.nearest(x), space.nearest(y)
+
+
+def rde_by_variance(found: tuple[np.ndarray, np.ndarray], seed: int) -> Labels:
+    """2-means on the regime vectors as they are, where directions count by their variance and not by persistence."""
+    x, y = (unsquashed(part) for part in found)
+    return two_means(x, y, seed)
 
 
 Method = Callable[[Path, Path, int], Labels]

@@ -1,11 +1,13 @@
 """Windows per second of RDE training, beside plain forward and backward passes of the same modules and batches.
 
 The plain passes load nothing and optimise nothing: the ratio says what the training loop leaves of them. The further
-rows say what clearing memory every 10 steps costs, and whether the garbage collector is worth switching off.
+rows say what clearing memory every 10 steps costs, and whether the garbage collector is worth switching off, and how
+long the regime vector of one window takes.
 """
 
 import functools
 import gc
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,41 +17,50 @@ import torch
 from _measure import interleaved, main
 
 from algospace import training
-from algospace.features import prepared
 from algospace.params import RuntimeParams
 from algospace.pipeline.config import load_params
 from algospace.pipeline.profiles import load_profile
+from algospace.rde.examples import Examples, Windows
 from algospace.rde.fit import fit
-from algospace.rde.model import RegimeVAE, elbo_loss, reparameterize
+from algospace.rde.model import RegimeVAE, elbo_loss, encode, forecast_loss, reparameterize
 from algospace.rde.params import RDEParams
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 WINDOW, FEATURES = 96, 12
 TABLE = np.random.default_rng(0).normal(size=(20_000, FEATURES)).astype(np.float32)
 ENDS = np.arange(WINDOW - 1, len(TABLE))
+WINDOWS = Windows(TABLE, WINDOW, 2 * WINDOW)
+(LATER,) = WINDOWS.later((ENDS,))
+
+
+def examples(chosen: np.ndarray) -> Examples:
+    """Cut some windows, as the stage does."""
+    return Examples(WINDOWS.cut(ENDS[chosen]), LATER[chosen])
+
+
+def network(params: RDEParams) -> RegimeVAE:
+    """Build an untrained network."""
+    names = ("patch", "d_model", "n_heads", "n_layers", "d_ff", "latent_dim", "dropout")
+    return RegimeVAE(FEATURES, WINDOW, **{name: getattr(params, name) for name in names})
 
 
 def train(params: RDEParams, runtime: RuntimeParams) -> None:
     """One epoch of the training loop, as the stage runs it, but for a validation of two windows."""
-    validation = prepared.gather(TABLE, ENDS[:2], WINDOW)
-    fit(
-        lambda chosen: prepared.gather(TABLE, ENDS[chosen], WINDOW), len(ENDS), validation, params, runtime, 0,
-        training.Unsaved(),
-    )  # fmt: skip
+    fit(examples, len(ENDS), examples(np.arange(2)), params, runtime, 0, training.Unsaved())
 
 
 def plain(params: RDEParams, runtime: RuntimeParams) -> None:
     """As many passes on one batch that lies ready."""
-    names = ("patch", "d_model", "n_heads", "n_layers", "d_ff", "latent_dim", "dropout")
-    model = RegimeVAE(FEATURES, WINDOW, **{name: getattr(params, name) for name in names}).to(runtime.device)
+    model = network(params).to(runtime.device)
     size = params.optimizer.batch_size
-    x = torch.from_numpy(prepared.gather(TABLE, ENDS[:size], WINDOW)).to(runtime.device)
+    x, later = (torch.from_numpy(array).to(runtime.device) for array in examples(np.arange(size)))
     for _ in range(params.optimizer.samples_per_epoch // size):
         model.zero_grad()
         with torch.autocast(runtime.device, torch.bfloat16, runtime.precision == "bfloat16"):
             mu, logvar = (output.float() for output in model.encode(x))
-            reconstruction = model.decode(reparameterize(mu, logvar, torch.randn_like(mu))).float()
-            loss = elbo_loss(x, reconstruction, mu, logvar, params.beta, params.free_bits)
+            z = reparameterize(mu, logvar, torch.randn_like(mu))
+            loss = elbo_loss(x, model.decode(z).float(), mu, logvar, params.beta, params.free_bits)
+            loss = loss + params.forecast * forecast_loss(model.forecast(z).float(), later)
         loss.backward()
     if runtime.device == "cuda":
         torch.cuda.synchronize()
@@ -100,6 +111,23 @@ def cost(
     return measure
 
 
+def vector(name: str, params: RDEParams, repeats: int) -> Callable[[], dict[str, Any]]:
+    """Measure the regime vector of one window on a thread of the CPU."""
+
+    def measure() -> dict[str, Any]:
+        model = network(params).eval()
+        times = []
+        for end in range(repeats):
+            began = time.perf_counter()
+            encode(model, WINDOWS.cut, ENDS[end : end + 1])
+            times.append(1000 * (time.perf_counter() - began))
+        p50, p99 = np.percentile(times, [50, 99])
+        return {"benchmark": name, "p50_ms": round(p50, 2), "p99_ms": round(p99, 2), "goal": "p50 5 ms"}
+
+    measure.__name__ = name
+    return measure
+
+
 def rows(quick: bool) -> Iterable[Callable[[], dict[str, Any]]]:
     runtime = RuntimeParams(threads=2, device="cpu", precision="float32", clear_memory_interval=0)
     torch.set_num_threads(runtime.threads)
@@ -111,6 +139,8 @@ def rows(quick: bool) -> Iterable[Callable[[], dict[str, Any]]]:
     tidy = runtime.model_copy(update={"clear_memory_interval": 10})
     yield cost("rde_training_clear_10", default, runtime, functools.partial(train, default, tidy), repeats)
     yield cost("rde_training_no_gc", default, runtime, functools.partial(without_collector, default, runtime), repeats)
+    yield vector("rde_vector_default", default, 200 if quick else 2000)
+    yield vector("rde_vector_256x6", full, 50 if quick else 500)
     if torch.cuda.is_available():
         cuda = runtime.model_copy(update={"device": "cuda", "precision": "bfloat16"})
         yield speed("rde_training_256x6_cuda", sized(full, 4096, 4), cuda, 3 if quick else 7)

@@ -1,7 +1,5 @@
 """Regimes found without labels in five simulated markets: the RDE with clustering beside what others do.
 
-The RDE here is the stage's network with a forecast in its loss (`_forecasting.py`); the stage does not have it yet.
-
 Every method is fitted, unsupervised, to one path of 20 years, and that path's truth names its two labels, the best of
 both ways. Otherwise the truth scores, and does nothing else.
 
@@ -26,7 +24,7 @@ import numpy as np
 import torch
 from _measure import main
 from _regime_markets import MARKETS, STEP, WINDOW, Market
-from _regime_methods import OTHERS, Labels, latent_means, likelihood_ratio, rde
+from _regime_methods import OTHERS, Labels, likelihood_ratio, rde, rde_by_variance, vectors
 from scipy.stats import t as student
 from threadpoolctl import threadpool_limits
 
@@ -36,10 +34,9 @@ from algospace.rde.params import RDEParams
 PATHS, QUICK_PATHS = 8, 2  # pairs of a fitted and a scored path, a market
 EPOCHS, QUICK_EPOCHS = 25, 10
 LEARNING_RATE = 0.002
-FORECAST_WEIGHT = 1.0  # of the forecast beside the reconstruction
 FIRST_SEED = 1000  # the method was designed on paths of other seeds
-# Sizes and losses are those of params.yaml. A token holds 5 returns, since 4 do not divide 35, and the window to
-# forecast ends 35 returns later, since a row describes one return. Fewer epochs than there, at twice the step.
+# Sizes and losses are those of params.yaml. A token holds 5 returns, since 4 do not divide 35. Fewer epochs than
+# there, at twice the step.
 PARAMS = load_params("rde", RDEParams, File(__file__).parents[1] / "params.yaml")
 
 
@@ -108,14 +105,15 @@ def pair(market: Market, seed: int, epochs: int) -> dict[str, dict[str, float]]:
             "optimizer": PARAMS.optimizer.model_copy(update={"epochs": epochs, "learning_rate": LEARNING_RATE}),
         }
     )  # fmt: skip
-    means = latent_means(fitted, scored, params, FORECAST_WEIGHT, seed)
-    plain = latent_means(fitted, scored, params, 0.0, seed)
+    found = vectors(fitted, scored, params, seed)
+    plain, strong = (vectors(fitted, scored, params.model_copy(update={"forecast": w}), seed) for w in (0.0, 1.0))
     labels: dict[str, Labels] = {name: method(fitted, scored, seed) for name, method in OTHERS.items()}
     labels |= {
-        "rde": rde(means, seed, scaled=True),
-        "rde_without_scaling": rde(means, seed, scaled=False),
-        "rde_without_forecast": rde(plain, seed, scaled=True),
-        "rde_without_both": rde(plain, seed, scaled=False),
+        "rde": rde(found, seed),
+        "rde_without_persistence": rde_by_variance(found, seed),
+        "rde_without_forecast": rde(plain, seed),
+        "rde_without_both": rde_by_variance(plain, seed),
+        "rde_forecast_weight_1": rde(strong, seed),
         "likelihood_ratio": likelihood_ratio(market, fitted, scored),
     }
     figures = {}

@@ -11,6 +11,7 @@ import pandas as pd
 from algospace import artefacts, nets, plotting
 from algospace.features import prepared
 from algospace.features.params import FeatureParams
+from algospace.indicators.params import IndicatorParams
 from algospace.params import RuntimeParams
 from algospace.performance import rounded
 from algospace.pipeline import stage
@@ -18,6 +19,7 @@ from algospace.pipeline.config import load_params
 from algospace.pipeline.curves import write_curves
 from algospace.pipeline.training_state import training_state
 from algospace.rde import engine, pictures, space
+from algospace.rde.examples import Windows
 from algospace.rde.measures import COLUMNS, HalfHours
 from algospace.rde.params import RDEParams
 
@@ -39,15 +41,17 @@ def main() -> None:
     runtime = load_params("runtime", RuntimeParams)
     params = load_params("rde", RDEParams)
     length = load_params("features", FeatureParams).window_regime
+    horizon = length + load_params("indicators", IndicatorParams).mmd.window
     stage.make_deterministic(runtime, seed)
 
     table = prepared.read_regime_rows(ROWS)
+    windows = Windows(table.rows, length, horizon)
     known = prepared.learning_rows(pd.read_parquet(MAIN, columns=list(COLUMNS)))
     bars = HalfHours.of(known)
     mark = plotting.watermark(artefacts.read_json(MANIFEST)["source"])
 
     with training_state("rde") as state:
-        trained = engine.train(table, bars, length, params, runtime, seed, state.part)
+        trained = engine.train(table, bars, windows, params, runtime, seed, state.part)
         if not stage.leads():
             return
         judged = engine.judge(trained, params)
@@ -56,7 +60,8 @@ def main() -> None:
         artefacts.write_tensors(SPACE, trained.space._asdict(), space.words(trained.meanings, trained.archetypes))
         artefacts.write_tensors(COMMUNICATION, nets.arrays(trained.layer), trained.layer.config)
         artefacts.write_parquet(VECTORS, engine.frame(trained, table.close_utc[table.window_end], judged))
-        artefacts.write_json(METRICS, rounded(engine.examine(trained, judged, table, bars, length, params, seed)))
+        found = engine.examine(trained, judged, table, bars, windows, params, seed)
+        artefacts.write_json(METRICS, rounded(found))
         write_curves(CURVES, trained.fit.history)
         pictures.write_all(PICTURES, trained, table, bars, judged, length, seed, mark)
 

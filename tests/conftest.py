@@ -139,6 +139,6 @@ def _policy(settings, fitted_state, section):
     memory.start_at(torch.rand(30, 8).round(decimals=2))
     for model in (regime, risk, memory, team):
         model.eval().requires_grad_(False)
-    space = Space(np.ones(LATENT), np.eye(2, LATENT), np.ones(2))
+    space = Space(np.ones(LATENT), np.eye(LATENT), np.eye(2, LATENT) / 2, np.ones(2), np.ones(2))
     names = ["calm", "volatile"]
     return Policy(settings, fitted_state, regime, space, names, risk, memory, team, Calibration(1.0, 0.0))

@@ -20,6 +20,7 @@ from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared
 from algospace.pipeline import stage
 from algospace.pipeline.config import load_params
+from algospace.rde.examples import Examples, Windows
 from algospace.rde.fit import fit
 from algospace.rde.params import RDEParams
 
@@ -103,14 +104,14 @@ def alone(folder):
     table = regime_rows()
     train, select = (table.window_end[table.split == code] for code in (TRAIN, SELECT))
 
-    def cut(ends):
-        return prepared.gather(table.rows, ends, 96)
-
+    windows = Windows(table.rows, 96, 192)
+    known, later = windows.later((train, select))
     params = load_params("rde", RDEParams, folder / "params.yaml")
     seed = load_params("seed", int, folder / "params.yaml")
     model, run = fit(
-        lambda chosen: cut(train[chosen]), len(train), cut(select), params, RUNTIME, seed, training.Unsaved()
-    )
+        lambda chosen: Examples(windows.cut(train[chosen]), known[chosen]), len(train),
+        Examples(windows.cut(select), later), params, RUNTIME, seed, training.Unsaved(),
+    )  # fmt: skip
     return nets.arrays(model), run
 
 

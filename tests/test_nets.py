@@ -12,6 +12,7 @@ from algospace.mrms import model as ensemble
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.state import feature_names
 from algospace.pipeline.config import load_params
+from algospace.rde.model import ROWS as REGIME_ROWS
 from algospace.rde.model import RegimeVAE
 from algospace.rde.params import RDEParams
 
@@ -145,37 +146,40 @@ def inputs_of(shapes, n, seed, seeds):
     return [rng.integers(0, 2**62, (n, 1)), *rows] if seeds else rows
 
 
-@pytest.mark.parametrize("make", [regime_vae, risk_net, seeded_team])
-def test_a_row_gives_the_same_bits_at_any_position(make):
+MODULES = [(regime_vae, REGIME_ROWS), (risk_net, ROWS), (seeded_team, ROWS)]
+
+
+@pytest.mark.parametrize(("make", "size"), MODULES)
+def test_a_row_gives_the_same_bits_at_any_position(make, size):
     torch.manual_seed(0)
     module, shapes = make()
     n = 3 * ROWS + 7
     rows = inputs_of(shapes, n, 1, make is seeded_team)
-    whole = nets.infer(module, *rows)
+    whole = nets.infer(module, *rows, rows=size)
     rng = np.random.default_rng(2)
     # Any selection, order and number of rows, repeats included; then one row at every position of a batch.
     for count in (1, 2, 3, 17, 49, 50, 51, 99, 100, 137):
         chosen = rng.integers(0, n, count)
-        for a, b in zip(nets.infer(module, *(r[chosen] for r in rows)), whole, strict=True):
+        for a, b in zip(nets.infer(module, *(r[chosen] for r in rows), rows=size), whole, strict=True):
             assert np.array_equal(a, b[chosen]), count
-    for position in range(ROWS):
-        chosen = rng.integers(0, n, ROWS)
+    for position in range(size):
+        chosen = rng.integers(0, n, size)
         chosen[position] = 11
-        for a, b in zip(nets.infer(module, *(r[chosen] for r in rows)), whole, strict=True):
+        for a, b in zip(nets.infer(module, *(r[chosen] for r in rows), rows=size), whole, strict=True):
             assert np.array_equal(a[position], b[11]), position
 
 
-@pytest.mark.parametrize("make", [regime_vae, seeded_team])
-def test_the_position_does_not_matter_to_two_threads_either(make):
+@pytest.mark.parametrize(("make", "size"), MODULES)
+def test_the_position_does_not_matter_to_two_threads_either(make, size):
     torch.set_num_threads(2)
     try:
         torch.manual_seed(0)
         module, shapes = make()
         rows = inputs_of(shapes, ROWS, 1, make is seeded_team)
-        whole = nets.infer(module, *rows)
+        whole = nets.infer(module, *rows, rows=size)
         for count in (1, 23, ROWS):
             chosen = np.random.default_rng(count).integers(0, ROWS, count)
-            for a, b in zip(nets.infer(module, *(r[chosen] for r in rows)), whole, strict=True):
+            for a, b in zip(nets.infer(module, *(r[chosen] for r in rows), rows=size), whole, strict=True):
                 assert np.array_equal(a, b[chosen]), count
     finally:
         torch.set_num_threads(1)
@@ -211,11 +215,11 @@ def test_infer_runs_batches_of_one_shape_in_evaluation_mode():
 
 
 def test_pad_repeats_the_last_row():
-    padded = nets.pad(np.array([[1, 2], [3, 4]]))
+    padded = nets.pad(np.array([[1, 2], [3, 4]]), ROWS)
     assert padded.shape == (ROWS, 2)
     assert (padded[1:] == [3, 4]).all()
     full = np.arange(2.0 * ROWS).reshape(ROWS, 2)
-    assert np.array_equal(nets.pad(full), full)
+    assert np.array_equal(nets.pad(full, ROWS), full)
 
 
 # The blocks

@@ -176,9 +176,9 @@ def _check_widths(policy: Policy) -> None:
         raise BundleError("MMD references: expected 5 kernel scales and one distance, found others")
     require_features(tuple(policy.mrms.config["features"]), feature_names(policy.rde.config["latent_dim"]))
     latent = policy.rde.config["latent_dim"]
-    spread, archetypes, typical = (np.shape(part) for part in policy.space)
-    if (spread, archetypes, typical) != ((latent,), (len(policy.archetypes), latent), (2,)):
-        raise BundleError(f"space: expected {len(policy.archetypes)} archetypes of {latent}, found {archetypes}")
+    kinds = len(policy.archetypes)
+    if [np.shape(part) for part in policy.space] != [(latent,), (latent, latent), (kinds, latent), (kinds,), (2,)]:
+        raise BundleError(f"space: expected {kinds} archetypes of {latent}, found {np.shape(policy.space.archetypes)}")
     if policy.rde.config["window"] != policy.settings.features.window_regime:
         raise BundleError("features.window_regime: expected the window of the regime network, found another")
 

@@ -1,6 +1,5 @@
 """The regime detection engine put together: network, space, out-of-fold vectors, communication layer, figures."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,10 +7,11 @@ import pandas as pd
 
 from algospace import training
 from algospace.data.splits import REPORT, SELECT, TRAIN
-from algospace.features.prepared import RegimeRows, gather
+from algospace.features.prepared import RegimeRows
 from algospace.params import RuntimeParams
 from algospace.rde import communication, figures, space, walk_forward
 from algospace.rde.communication import RegimeLSTM
+from algospace.rde.examples import Examples, Windows
 from algospace.rde.fit import evaluate, fit
 from algospace.rde.measures import HalfHours, measures, next_window
 from algospace.rde.model import Encoded, RegimeVAE, encode
@@ -38,7 +38,7 @@ class Engine(NamedTuple):
 def train(
     table: RegimeRows,
     bars: HalfHours,
-    length: int,
+    windows: Windows,
     params: RDEParams,
     runtime: RuntimeParams,
     seed: int,
@@ -50,35 +50,37 @@ def train(
     ----------
     table, bars
         Regime rows, and the half hours before the test split; row k of the one is row k of the other.
-    length
-        Rows of a window.
+    windows
+        Over the table's rows.
     """
-
-    def cut(ends: np.ndarray) -> np.ndarray:
-        return gather(table.rows, ends, length)
-
-    ends = table.window_end
+    ends, length = table.window_end, windows.length
     learning = table.split == TRAIN
-    taught = ends[learning]
-    selecting = cut(ends[table.split == SELECT])
-    model, run = fit(lambda chosen: cut(taught[chosen]), len(taught), selecting, params, runtime, seed, part("network"))
+    taught, selecting = ends[learning], ends[table.split == SELECT]
+    known, later = windows.later((taught, selecting))
+    model, run = fit(
+        lambda chosen: Examples(windows.cut(taught[chosen]), known[chosen]), len(taught),
+        Examples(windows.cut(selecting), later), params, runtime, seed, part("network"),
+    )  # fmt: skip
     model.cpu()
-    space.orient(model, encode(model, cut, taught).vectors, measures(bars, taught, length)["volatility"].to_numpy())
-    final = encode(model, cut, ends)
+    volatility = measures(bars, taught, length)["volatility"].to_numpy()
+    space.orient(model, encode(model, windows.cut, taught).vectors, volatility)
+    final = encode(model, windows.cut, ends)
 
     regimes, consecutive, alignment = _out_of_fold(
-        cut, ends, np.flatnonzero(learning), final, run.best_epoch + 1, length, params, runtime, seed, part
+        windows, ends, np.flatnonzero(learning), final, run.best_epoch + 1, params, runtime, seed, part
     )
-    fitted = Space.fit(final.vectors[learning], np.append(False, np.diff(taught) == 1), params.archetypes, seed)
+    fitted = Space.fit(final.vectors[learning], taught, windows.horizon, params.archetypes, seed)
     validation = (table.split == SELECT) | (table.split == REPORT)
     named = space.meanings(
         final.vectors[validation], measures(bars, ends[validation], length), params.min_correlation, length, seed
     )
     steps = params.communication.sequence + 1
-    known, later = (
+    lessons, selecting_lessons = (
         communication.sequences(regimes.vectors, consecutive, table.split == code, steps) for code in (TRAIN, SELECT)
     )
-    layer, layer_run = communication.fit(known, later, params.communication, runtime, seed, part("communication"))
+    layer, layer_run = communication.fit(
+        lessons, selecting_lessons, params.communication, runtime, seed, part("communication")
+    )
     return Engine(
         model, fitted, named, space.archetype_names(fitted, named), layer, final, regimes, consecutive, run, layer_run,
         alignment,
@@ -86,12 +88,11 @@ def train(
 
 
 def _out_of_fold(
-    cut: Callable[[np.ndarray], np.ndarray],
+    windows: Windows,
     ends: np.ndarray,
     learning: np.ndarray,
     final: Encoded,
     epochs: int,
-    length: int,
     params: RDEParams,
     runtime: RuntimeParams,
     seed: int,
@@ -104,20 +105,22 @@ def _out_of_fold(
     regimes = Encoded(*(array.copy() for array in final))
     consecutive = np.append(False, np.diff(ends) == 1)
     alignment = []
-    for k, (seen, block) in enumerate(walk_forward.blocks(ends[learning], params.folds, length)):
+    for k, (seen, block) in enumerate(walk_forward.blocks(ends[learning], params.folds, windows.length)):
         # As many passes over its share of the windows as the final model needed over all: there is none to stop on.
         samples = max(1, round(params.optimizer.samples_per_epoch * len(seen) / len(learning)))
         budget = params.optimizer.model_copy(update={"epochs": epochs, "samples_per_epoch": samples})
         known = ends[learning[seen]]
+        (later,) = windows.later((known,))
 
-        def windows(chosen: np.ndarray, known: np.ndarray = known) -> np.ndarray:
-            return cut(known[chosen])
+        def examples(chosen: np.ndarray, known: np.ndarray = known, later: np.ndarray = later) -> Examples:
+            return Examples(windows.cut(known[chosen]), later[chosen])
 
         run = params.model_copy(update={"optimizer": budget})
-        model, _ = fit(windows, len(known), None, run, runtime, seed, part(f"fold_{k}"))
-        alignment.append(space.align(model.cpu(), encode(model, cut, known).vectors, final.vectors[learning[seen]]))
+        model, _ = fit(examples, len(known), None, run, runtime, seed, part(f"fold_{k}"))
+        own = encode(model.cpu(), windows.cut, known).vectors
+        alignment.append(space.align(model, own, final.vectors[learning[seen]]))
         at = learning[block]
-        for kept, found in zip(regimes, encode(model, cut, ends[at]), strict=True):
+        for kept, found in zip(regimes, encode(model, windows.cut, ends[at]), strict=True):
             kept[at] = found
         consecutive[at[0]] = False
         consecutive[at[-1] + 1 : at[-1] + 2] = False
@@ -138,31 +141,39 @@ def frame(engine: Engine, close_utc: np.ndarray, judged: Quality) -> pd.DataFram
 
 
 def examine(
-    engine: Engine, judged: Quality, table: RegimeRows, bars: HalfHours, length: int, params: RDEParams, seed: int
+    engine: Engine,
+    judged: Quality,
+    table: RegimeRows,
+    bars: HalfHours,
+    windows: Windows,
+    params: RDEParams,
+    seed: int,
 ) -> dict[str, Any]:
-    """Figures on the reporting half of validation."""
-    rows, ends, vectors = table.rows, table.window_end, engine.final.vectors
+    """Figures on the reporting half of validation; arguments as `train`'s."""
+    rows, ends, vectors, length = windows.rows, table.window_end, engine.final.vectors, windows.length
     train_rows, report = table.split == TRAIN, table.split == REPORT
-    windows = gather(rows, ends[report], length)
+    _, later = windows.later((ends[train_rows], ends[report]))
+    examples = Examples(windows.cut(ends[report]), later)
     found: dict[str, Any] = {
         "train_windows": int(train_rows.sum()),
         "report_windows": int(report.sum()),
         "best_epoch": engine.fit.best_epoch,
         "epochs": len(engine.fit.history),
     }
-    found |= figures.reconstruction(engine.model, windows, np.nanmean(rows[ends[train_rows]], axis=0))
-    found |= evaluate(engine.model, windows, params)
+    found |= figures.reconstruction(engine.model, examples.windows, np.nanmean(rows[ends[train_rows]], axis=0))
+    found |= evaluate(engine.model, examples, params)
+    found["forecast_r2"] = figures.forecast_r2(engine.model, examples)
     found["mean_step"] = figures.mean_step(vectors[report], np.append(False, np.diff(ends[report]) == 1))
 
     # A target may not leave its split: the last windows of each have none.
     taught, examined = (np.flatnonzero((table.split == code) & _followed(table, length)) for code in (TRAIN, REPORT))
-    raw = np.column_stack([rows[ends], _window_means(rows, ends, length)])
+    raw = np.column_stack([rows[ends], windows.means(ends)])
     for name, x in (("regime", vectors), ("raw", raw)):
         known, asked = ((x[at], next_window(bars, ends[at], length)) for at in (taught, examined))
         found |= {f"probe_{name}_{k}": v for k, v in figures.probe(known, asked, length, seed).items()}
 
     labels = engine.space.nearest(vectors[report])
-    found |= figures.silhouettes(vectors[report], labels, params.archetypes, seed)
+    found |= figures.silhouettes(engine.space.places(vectors[report]), labels, params.archetypes, seed)
     steps = params.communication.sequence + 1
     exam, lessons = (
         communication.sequences(engine.regimes.vectors, engine.consecutive, chosen, steps)
@@ -190,10 +201,3 @@ def _followed(table: RegimeRows, length: int) -> np.ndarray:
     whole = table.window_end[later] == table.window_end + length
     same: np.ndarray = whole & (table.split[later] == table.split)
     return same
-
-
-def _window_means(rows: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
-    total = np.cumsum(np.nan_to_num(rows.astype(np.float64)), axis=0)
-    total = np.concatenate([np.zeros_like(total[:1]), total])
-    means: np.ndarray = (total[ends + 1] - total[ends + 1 - length]) / length
-    return means

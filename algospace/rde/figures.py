@@ -12,6 +12,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import StandardScaler
 
 from algospace.performance import stationary_bootstrap_interval
+from algospace.rde.examples import Examples
 from algospace.rde.model import RegimeVAE
 
 Floats = NDArray[np.float64]
@@ -32,6 +33,17 @@ def reconstruction(model: RegimeVAE, windows: np.ndarray, train_mean: np.ndarray
         residual = float(((model.decode(mu) - x) ** 2).sum())
     baseline = float(((windows - train_mean) ** 2).sum())
     return {"reconstruction_r2": 1 - residual / baseline, "active_units": float((mu.var(dim=0) > 0.01).sum())}
+
+
+@torch.no_grad()
+def forecast_r2(model: RegimeVAE, examples: Examples) -> float | None:
+    """R^2 of the forecast of the later windows, over all features, against train's means; None where there is none."""
+    known = np.isfinite(examples.later).all(axis=1)
+    if not known.any():
+        return None
+    x, later = (torch.from_numpy(array[known]) for array in examples)
+    mu, _ = model.encode(x)
+    return 1 - float(((model.forecast(mu) - later) ** 2).sum() / (later**2).sum())
 
 
 def mean_step(vectors: np.ndarray, consecutive: np.ndarray) -> float:
@@ -66,13 +78,13 @@ def probe(
     return found
 
 
-def silhouettes(vectors: np.ndarray, labels: Sequence[int] | np.ndarray, k: int, seed: int) -> dict[str, float | None]:
-    """Silhouette of the archetypes' labels (n,), and of a Gaussian mixture's of as many parts fitted to the vectors.
+def silhouettes(places: np.ndarray, labels: Sequence[int] | np.ndarray, k: int, seed: int) -> dict[str, float | None]:
+    """Silhouette of the archetypes' labels (n,), and of a Gaussian mixture's of as many parts, at places (n, latent).
 
     None where all vectors have one label: there is nothing to tell apart.
     """
-    thin = np.linspace(0, len(vectors) - 1, min(len(vectors), MOST_POINTS)).astype(np.int64)
-    chosen = vectors[thin].astype(np.float64)
+    thin = np.linspace(0, len(places) - 1, min(len(places), MOST_POINTS)).astype(np.int64)
+    chosen = places[thin]
     mixture = GaussianMixture(k, random_state=seed, reg_covar=1e-4).fit(chosen)
     return {
         name: float(silhouette_score(chosen, found)) if len(set(found)) > 1 else None

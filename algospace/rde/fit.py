@@ -11,14 +11,15 @@ from torch.nn import functional as F
 from algospace import training
 from algospace.errors import InputError
 from algospace.params import RuntimeParams
-from algospace.rde.model import RegimeVAE, elbo_loss, kl_divergence, reparameterize
+from algospace.rde.examples import Examples
+from algospace.rde.model import RegimeVAE, elbo_loss, forecast_loss, kl_divergence, reparameterize
 from algospace.rde.params import RDEParams
 
 
 def fit(
-    train: Callable[[np.ndarray], np.ndarray],
+    train: Callable[[np.ndarray], Examples],
     n_train: int,
-    validation: np.ndarray | None,
+    validation: Examples | None,
     params: RDEParams,
     runtime: RuntimeParams,
     seed: int,
@@ -29,10 +30,9 @@ def fit(
     Parameters
     ----------
     train
-        Indices (k,) below ``n_train`` -> windows (k, window, features) float32.
+        Indices (k,) below ``n_train`` -> their examples.
     validation
-        Windows (m, window, features) of the selecting half of validation. None trains all epochs and keeps the last
-        weights.
+        Examples of the selecting half of validation. None trains all epochs and keeps the last weights.
     seed
         Of every random number, the first weights included: what was fitted before in this process does not matter.
     saver
@@ -43,14 +43,14 @@ def fit(
     InputError
         When there are no windows, or a window or the loss is not finite.
     """
-    selecting = 2 if validation is None else len(validation)
+    selecting = 2 if validation is None else len(validation.windows)
     if n_train < 2 or selecting < 2:
         raise InputError(f"rde: expected windows in train and in select, found {n_train} and {selecting}")
-    if validation is not None and not np.isfinite(validation).all():
+    if validation is not None and not np.isfinite(validation.windows).all():
         raise InputError("rde: expected finite windows in select, found NaN or inf")
     torch.manual_seed(seed)
     arch = {k: getattr(params, k) for k in ("patch", "d_model", "n_heads", "n_layers", "d_ff", "latent_dim", "dropout")}
-    _, window, n_features = train(np.arange(1)).shape
+    _, window, n_features = train(np.arange(1)).windows.shape
     model = RegimeVAE(n_features, window, **arch).to(runtime.device)
 
     def draw(generator: torch.Generator) -> Tensor:
@@ -58,10 +58,11 @@ def fit(
 
     def loss(chosen: Tensor, noise: Tensor, epoch: int) -> Tensor:
         beta = params.beta * min(1.0, (epoch + 1) / (params.beta_warmup_epochs + 1))
-        x = torch.from_numpy(train(chosen.numpy())).to(runtime.device)
+        x, later = (torch.from_numpy(array).to(runtime.device) for array in train(chosen.numpy()))
         mu, logvar = (output.float() for output in model.encode(x))  # sums of bfloat16 would lose what they add
-        reconstruction = model.decode(reparameterize(mu, logvar, noise)).float()
-        return elbo_loss(x, reconstruction, mu, logvar, beta, params.free_bits)
+        z = reparameterize(mu, logvar, noise)
+        elbo = elbo_loss(x, model.decode(z).float(), mu, logvar, beta, params.free_bits)
+        return elbo + params.forecast * forecast_loss(model.forecast(z).float(), later)
 
     return model, training.fit(
         "rde",
@@ -79,14 +80,18 @@ def fit(
 
 
 @torch.no_grad()
-def evaluate(model: RegimeVAE, windows: np.ndarray, params: RDEParams) -> dict[str, float]:
-    """Mean squared error, KL (nats per window) and loss at full beta, from mu: nothing is sampled."""
+def evaluate(model: RegimeVAE, examples: Examples, params: RDEParams) -> dict[str, float]:
+    """Mean squared errors, KL (nats per window) and loss at full beta, from mu: nothing is sampled."""
     device = next(model.parameters()).device
-    error = kl = 0.0
-    for start in range(0, len(windows), params.optimizer.batch_size):
-        x = torch.from_numpy(windows[start : start + params.optimizer.batch_size]).to(device)
+    total = np.zeros(3)
+    n = len(examples.windows)
+    for start in range(0, n, params.optimizer.batch_size):
+        part = slice(start, start + params.optimizer.batch_size)
+        x, later = (torch.from_numpy(array[part]).to(device) for array in examples)
         mu, logvar = model.encode(x)
-        error += F.mse_loss(model.decode(mu), x).item() * len(x)
-        kl += kl_divergence(mu, logvar).sum().item()
-    error, kl = error / len(windows), kl / len(windows)
-    return {"loss": error + params.beta * kl, "mse": error, "kl": kl}
+        errors = F.mse_loss(model.decode(mu), x), forecast_loss(model.forecast(mu), later)
+        kl = kl_divergence(mu, logvar).sum(1).mean()
+        total += len(x) * np.array([value.item() for value in (*errors, kl)])
+    mse, forecast, kl_mean = (total / n).tolist()
+    loss = mse + params.forecast * forecast + params.beta * kl_mean
+    return {"loss": loss, "mse": mse, "forecast_mse": forecast, "kl": kl_mean}

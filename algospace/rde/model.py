@@ -1,7 +1,8 @@
 """RDE, the regime detection engine: a Transformer-VAE whose latent mean is the market's regime vector.
 
 Vaswani et al. 2017 (encoder), Kingma and Welling 2014 (VAE). It reconstructs its INPUT window: an
-encoder that reconstructs its own context is minimised by a constant and carries nothing.
+encoder that reconstructs its own context is minimised by a constant and carries nothing. And it forecasts a later
+window (`algospace.rde.examples`): a reconstruction alone spends the latent on noise.
 """
 
 from collections.abc import Callable
@@ -15,9 +16,11 @@ from torch.nn import functional as F
 from algospace import nets
 from algospace.errors import InputError
 
+ROWS = 4  # windows in a batch of inference: a single one, in a stream, costs what 4 cost
+
 
 class RegimeVAE(nn.Module):
-    """Transformer encoder, attention pooling, Gaussian latent, decoder of the whole window.
+    """Transformer encoder, attention pooling, Gaussian latent, decoder of the whole window, forecast of a later one.
 
     A token is a patch of consecutive rows (one row in the profile `full`).
     """
@@ -56,6 +59,8 @@ class RegimeVAE(nn.Module):
         self.decode_steps = nn.Sequential(
             nn.GELU(), nn.Linear(d_model, d_model), nn.GELU(), nn.Linear(d_model, patch * n_features)
         )
+        # Linear, so that what can be foretold lies along straight lines of the latent, where clustering looks for it.
+        self.forecast = nn.Linear(latent_dim, n_features)
         # Where the regime vector's axes lie in the latent; `algospace.rde.space` turns them once training is over.
         self.register_buffer("centre", torch.zeros(latent_dim))
         self.register_buffer("axes", torch.eye(latent_dim))
@@ -109,6 +114,11 @@ def elbo_loss(x: Tensor, reconstruction: Tensor, mu: Tensor, logvar: Tensor, bet
     return F.mse_loss(reconstruction, x) + beta * kl
 
 
+def forecast_loss(forecast: Tensor, later: Tensor) -> Tensor:
+    """Mean squared error per element, (batch, features) each; a target of NaN counts as foretold."""
+    return ((forecast - later).nan_to_num() ** 2).mean()
+
+
 def load(tensors: dict[str, np.ndarray], config: dict[str, Any]) -> RegimeVAE:
     """Rebuild a frozen model from its weights and its ``config``."""
     model = RegimeVAE(**config)
@@ -133,7 +143,7 @@ def encode(model: RegimeVAE, windows: Callable[[np.ndarray], np.ndarray], ends: 
     expected = (config["window"], config["n_features"])
     vectors = np.empty((len(ends), config["latent_dim"]), np.float32)
     confidence = np.empty(len(ends), np.float32)
-    block = 20 * nets.INFERENCE_ROWS
+    block = 250 * ROWS
     for start in range(0, len(ends), block):
         x = windows(ends[start : start + block])
         if x.shape[1:] != expected:
@@ -141,5 +151,5 @@ def encode(model: RegimeVAE, windows: Callable[[np.ndarray], np.ndarray], ends: 
         if not np.isfinite(x).all():
             raise InputError("rde: expected finite windows, found NaN or inf")
         at = slice(start, start + block)
-        vectors[at], confidence[at] = nets.infer(model, x)
+        vectors[at], confidence[at] = nets.infer(model, x, rows=ROWS)
     return Encoded(vectors, confidence)

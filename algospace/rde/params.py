@@ -23,6 +23,7 @@ class RDEParams(Params):
     beta: float = Field(ge=0)
     beta_warmup_epochs: int = Field(ge=0)
     free_bits: float = Field(ge=0)
+    forecast: float = Field(ge=0)
     optimizer: training.AccumulatingParams
     folds: int = Field(ge=2)
     archetypes: int = Field(ge=2, le=8)

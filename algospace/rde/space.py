@@ -17,11 +17,13 @@ from algospace.params import Params
 from algospace.performance import stationary_bootstrap_interval
 from algospace.rde.measures import WORDS
 from algospace.rde.model import RegimeVAE
+from algospace.rde.persistence import kinetic_axes
 
 Floats = NDArray[np.float64]
 
 UNNAMED = "unnamed"
 DRAWS = 500  # of a correlation's bootstrap
+TINY = np.finfo(np.float64).tiny
 
 
 class AlarmParams(Params):
@@ -36,24 +38,46 @@ class Space(NamedTuple):
     """What is fitted on train's regime vectors (n, latent)."""
 
     spread: Floats  # (latent,): root mean square of each coordinate before the squashing
-    archetypes: Floats  # (k, latent): centres of k-means
-    typical: Floats  # (2,): median distance to the nearest archetype, median step from one vector to the next
+    axes: Floats  # (latent, latent): `kinetic_axes` of the coordinates before the squashing
+    archetypes: Floats  # (k, latent): regime vectors at the centres of k-means
+    radii: Floats  # (k,): root mean square distance of an archetype's own vectors from it, along the axes
+    typical: Floats  # (2,): median distance from its own archetype, median step from one vector to the next
 
     @classmethod
-    def fit(cls, vectors: np.ndarray, consecutive: np.ndarray, k: int, seed: int) -> "Space":
-        """Fit to train's vectors; ``consecutive`` (n,) says which follow the one before by one bar."""
-        found = KMeans(k, n_init=10, random_state=seed).fit(vectors.astype(np.float64))
+    def fit(cls, vectors: np.ndarray, rows: np.ndarray, lag: int, k: int, seed: int) -> "Space":
+        """Fit to train's vectors, of windows that end at ``rows`` (n,); windows ``lag`` rows apart share no bar."""
+        y = unsquashed(vectors)
+        axes = kinetic_axes(y, rows, lag)
+        places = y @ axes
+        found = KMeans(k, n_init=10, random_state=seed).fit(places).labels_
         # k-means numbers its clusters by chance; the most populous one comes first.
-        order = np.argsort(-np.bincount(found.labels_, minlength=k), kind="stable")
-        centres = found.cluster_centers_[order]
-        distance = np.linalg.norm(vectors[:, None] - centres, axis=2).min(axis=1)
-        step = np.linalg.norm(np.diff(vectors, axis=0), axis=1)[consecutive[1:]]
-        spread = np.sqrt((unsquashed(vectors) ** 2).mean(axis=0))
-        return cls(spread, centres, np.array([np.median(distance), np.median(step)]))
+        found = np.argsort(np.argsort(-np.bincount(found, minlength=k), kind="stable"))[found]
+        centres = np.stack([y[found == cluster].mean(axis=0) for cluster in range(k)])
+        squared = ((places - (centres @ axes)[found]) ** 2).sum(axis=1)
+        radii = np.sqrt([squared[found == cluster].mean() for cluster in range(k)])
+        away = np.sqrt(squared) / np.maximum(radii, TINY)[found]
+        step = np.linalg.norm(np.diff(vectors, axis=0), axis=1)[np.diff(rows) == 1]
+        return cls(
+            np.sqrt((y**2).mean(axis=0)),
+            axes,
+            np.tanh(centres / 2),
+            radii,
+            np.array([np.median(away), np.median(step)]),
+        )
+
+    def places(self, vectors: np.ndarray) -> Floats:
+        """Coordinates (n, latent) of vectors (n, latent) along the axes: distance says how unlike their futures are."""
+        found: Floats = unsquashed(vectors) @ self.axes
+        return found
 
     def distances(self, vectors: np.ndarray) -> Floats:
-        """Distance of each vector (n, latent) from each archetype, (n, k)."""
-        found: Floats = np.linalg.norm(vectors[:, None] - self.archetypes, axis=2)
+        """Distance of each vector (n, latent) from each archetype along the axes, in radii of that one, (n, k).
+
+        In plain distance, as k-means has it while it searches, a wide cluster loses its near side to a narrow one. A
+        regime that is rare and far from the usual one is such a cluster.
+        """
+        away = np.linalg.norm(self.places(vectors)[:, None] - self.places(self.archetypes), axis=2)
+        found: Floats = away / np.maximum(self.radii, TINY)
         return found
 
     def nearest(self, vectors: np.ndarray) -> np.ndarray:

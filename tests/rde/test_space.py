@@ -63,24 +63,64 @@ def test_a_stranger_is_aligned_badly_and_says_so():
     assert space.align(stranger, vectors_of(model, x), noise) < 0.1
 
 
-def clusters(n=200, seed=0):
+LAG = 5
+
+
+def clusters(n=2000, seed=0):
+    """Vectors of three regimes of 50 rows on average, and which it is."""
     rng = np.random.default_rng(seed)
     centres = np.array([[-0.5, 0, 0], [0.5, 0.4, 0], [0.0, -0.6, 0.3]])
-    kind = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+    ends = np.cumsum(rng.integers(20, 80, size=n))
+    kind = rng.choice(3, n, p=[0.5, 0.3, 0.2])[np.searchsorted(ends, np.arange(n), side="right")]
     return (centres[kind] + 0.02 * rng.standard_normal((n, 3))).astype(np.float32), kind
+
+
+def fit(vectors, k=3):
+    return Space.fit(vectors, np.arange(len(vectors)), LAG, k, 0)
 
 
 def test_archetypes_are_found_and_the_most_populous_comes_first():
     vectors, kind = clusters()
-    fitted = Space.fit(vectors, np.append(False, np.ones(len(vectors) - 1, bool)), 3, 0)
-    assert np.array_equal(fitted.nearest(vectors), kind)
-    np.testing.assert_allclose(fitted.archetypes[0], [-0.5, 0, 0], atol=0.01)
+    fitted = fit(vectors)
+    found = fitted.nearest(vectors)
+    shares = np.bincount(found)
+    assert (np.diff(shares) <= 0).all()
+    names = np.argsort(-np.bincount(kind), kind="stable")
+    assert np.array_equal(names[found], kind)
+    np.testing.assert_allclose(fitted.archetypes, [vectors[found == k].mean(axis=0) for k in range(3)], atol=0.01)
+
+
+def test_archetypes_are_told_apart_by_what_lasts_and_not_by_what_varies():
+    rng = np.random.default_rng(0)
+    kind = np.arange(4000) // 100 % 2
+    y = np.column_stack([0.5 * rng.choice([-1, 1], 4000), 0.1 * (2 * kind - 1) + 0.02 * rng.standard_normal(4000)])
+    fitted = fit(squashed(y), 2)
+    found = fitted.nearest(squashed(y))
+    assert max(np.mean(found == kind), np.mean(found != kind)) > 0.99
+    apart = np.abs(np.diff(space.unsquashed(fitted.archetypes), axis=0))
+    np.testing.assert_allclose(apart, [[0, 0.2]], atol=0.05)
+
+
+def test_a_wide_archetype_keeps_its_near_side():
+    fitted = Space(np.ones(2), np.eye(2), squashed([[0, 0], [3, 0]]).astype(float), np.array([0.1, 1.0]), np.ones(2))
+    place = squashed([[1.0, 0]])
+    np.testing.assert_allclose(fitted.distances(place), [[10, 2]], rtol=1e-4)
+    assert fitted.nearest(place) == [1]
+
+
+def test_radii_are_of_the_own_vectors():
+    vectors, _ = clusters()
+    fitted = fit(vectors)
+    own = fitted.distances(vectors).min(axis=1)
+    found = fitted.nearest(vectors)
+    for k in range(3):
+        assert np.sqrt((own[found == k] ** 2).mean()) == pytest.approx(1, rel=0.01)
+    assert fitted.typical[0] == pytest.approx(np.median(own), rel=0.01)
 
 
 def test_a_fit_has_the_same_bits_twice():
     vectors, _ = clusters()
-    flags = np.append(False, np.ones(len(vectors) - 1, bool))
-    assert all(np.array_equal(a, b) for a, b in zip(*(Space.fit(vectors, flags, 3, 0) for _ in range(2)), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(fit(vectors), fit(vectors), strict=True))
 
 
 def measured(n=3000, seed=0):
@@ -119,12 +159,12 @@ def test_archetypes_are_named_by_the_map():
         Meaning(space.UNNAMED, 0.1, 0, 0),
     ]
     centres = squashed([[1, 0, 0], [-1, 1.2, 0], [0, 0, 1], [0, 0, -1]]).astype(float)
-    fitted = Space(np.ones(3), centres, np.ones(2))
+    fitted = Space(np.ones(3), np.eye(3), centres, np.ones(4), np.ones(2))
     assert space.archetype_names(fitted, named) == ["volatile", "falling, calm", "ordinary", "ordinary (2)"]
 
 
 def judged(vectors, **changes):
-    fitted = Space(np.ones(2), np.zeros((1, 2)), np.array([0.1, 0.2]))._replace(**changes)
+    fitted = Space(np.ones(2), np.eye(2), np.zeros((1, 2)), np.ones(1), np.array([0.1, 0.2]))._replace(**changes)
     n = len(vectors)
     return space.quality(fitted, vectors, np.full(n, 0.7), np.append(False, np.ones(n - 1, bool)), ALARMS)
 
@@ -137,7 +177,7 @@ def test_quality_by_hand():
     assert found.stability[1] == 1.0
     step = np.linalg.norm(vectors[2] - vectors[1])
     assert found.stability[2] == pytest.approx(0.5 ** (step / 0.2))
-    assert found.uniqueness[0] == pytest.approx(1 - 0.5 ** (np.linalg.norm(vectors[0]) / 0.1))
+    assert found.uniqueness[0] == pytest.approx(1 - 0.5 ** (np.sqrt(2) / 0.1))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +189,7 @@ def test_alarms(y, alarm):
 
 def test_a_step_across_a_break_is_none():
     vectors = squashed([[2, 0], [-2, 0]])
-    fitted = Space(np.full(2, 5.0), vectors.astype(float), np.array([0.1, 0.2]))
+    fitted = Space(np.full(2, 5.0), np.eye(2), vectors.astype(float), np.ones(2), np.array([0.1, 0.2]))
     together, apart = (
         space.quality(fitted, vectors, np.ones(2), np.array([False, flag]), ALARMS) for flag in (True, False)
     )
