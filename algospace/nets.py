@@ -91,7 +91,8 @@ def infer(module: nn.Module, *inputs: np.ndarray, rows: int = INFERENCE_ROWS) ->
     Every road from data to decisions comes through here or through a batch of the same shape, so that a row gives
     the same bits wherever it stands. The module returns a tensor or a tuple of them; rows are their first axis.
     """
-    module.eval()
+    if module.training:  # asked first: to set it takes as long as a small network's answer
+        module.eval()
     count = len(inputs[0])
     device = next(module.parameters()).device
     parts: list[tuple[Tensor, ...]] = []

@@ -90,16 +90,19 @@ def start_from_the_best_fixed_answer(model: RiskEnsemble, net_r: np.ndarray, par
     """Set the logits of all events: the cell of the best Sortino, and the units of the best growth in it.
 
     It is what an agent falls back on. Learning it by gradient takes longer than the states take to be learnt by heart.
+    The best of a whole grid often earns something on the rows that chose it, so the units are those that both the
+    earlier and the later half of the events bear.
     """
     flat = net_r.reshape(-1, net_r.shape[2] * net_r.shape[3]).astype(np.float64)
     downside = np.sqrt((np.minimum(flat, 0.0) ** 2).mean(0)) + 1e-9
     best = int((flat.mean(0) / downside).argmax())
     bet = params.unit_risk / params.kelly_fraction
     count = np.arange(model.config["n_units"] + 1)
-    growth = np.log(np.maximum(1 + bet * count * flat[:, best, None], LEAST_WEALTH)).mean(0)
+    growth = np.log(np.maximum(1 + bet * count * flat[:, best, None], LEAST_WEALTH))
+    units = min(int(half.mean(0).argmax()) for half in np.array_split(growth, 2))
     stop, reward = divmod(best, net_r.shape[3])
     with torch.no_grad():
-        for agent, choice in ((model.position, int(growth.argmax())), (model.stop, stop), (model.target, reward)):
+        for agent, choice in ((model.position, units), (model.stop, stop), (model.target, reward)):
             agent.common[choice] = FIXED_LOGIT
 
 

@@ -14,6 +14,7 @@ from algospace.mrms.track import Track
 from algospace.plotting import COLOURS, drawn
 
 LEVELS = np.arange(0.05, 1.0, 0.05)  # of the coverage picture
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue (Rec. 709)
 
 
 def write_all(
@@ -48,16 +49,17 @@ def surface(path: Path, net_r: np.ndarray, params: MRMSParams, mark: str) -> Non
             shown = {"mean net R": mean, "Sortino": mean / np.maximum(downside, 1e-9)}
             for axes, (title, values) in zip(grid[side], shown.items(), strict=True):
                 limit = float(np.abs(values).max()) or 1.0
-                axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto", origin="lower")
+                image = axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto", origin="lower")
                 axes.grid(False)
                 axes.set_title(f"{title}, {name} (train)")
                 axes.set_xticks(range(len(params.reward_risk_grid)), params.reward_risk_grid)
                 axes.set_yticks(range(len(params.stop_grid)), params.stop_grid)
                 axes.set_xlabel("reward over risk")
                 axes.set_ylabel("stop, ATR")
+                dark = image.cmap(image.norm(values))[..., :3] @ LUMINANCE < 0.5
                 for (i, j), value in np.ndenumerate(values):
-                    text = f"{value:+.2f}".replace("-", "−")
-                    axes.text(j, i, text, ha="center", va="center", fontsize=6)
+                    text, colour = f"{value:+.2f}".replace("-", "−"), "white" if dark[i, j] else "black"
+                    axes.text(j, i, text, ha="center", va="center", fontsize=6, color=colour)
 
 
 def distributions(path: Path, proposal: Proposal, params: MRMSParams, mark: str) -> None:

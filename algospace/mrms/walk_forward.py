@@ -68,7 +68,8 @@ def walk_forward(
     """Proposals for the events of ``train``, each from the model of its fold.
 
     ``lessons`` are the same events as the networks learn from them. A fold's model trains for ``epochs``, the number
-    that was best for the final model: its block is no place to stop by. ``part`` opens the saved state of a fold.
+    that was best for the final model: its block is no place to stop by. After few epochs it is near the fixed answer
+    of its own lessons, whose cell may differ from the final model's. ``part`` opens the saved state of a fold.
     """
     run = params.model_copy(update={"optimizer": params.optimizer.model_copy(update={"epochs": epochs})})
     found = []

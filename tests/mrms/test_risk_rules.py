@@ -1,4 +1,4 @@
-"""Stops behind nodes, the size under the limits, folds, and simulated trades."""
+"""Stops behind nodes, the size under the limits, and simulated trades."""
 
 import numpy as np
 import pandas as pd
@@ -6,14 +6,12 @@ import pytest
 
 from algospace import market
 from algospace.data.contracts import CONTRACTS
-from algospace.errors import InputError
 from algospace.market import MarketParams
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import performance_factor, size
 from algospace.mrms.stops import stop_distances
 from algospace.mrms.track import FRESH, Track
 from algospace.mrms.trades import Bracket, past_accounts, trade
-from algospace.mrms.walk_forward import folds
 from algospace.policy.simulation import Order, simulate
 
 TICK = 0.25
@@ -123,33 +121,6 @@ def test_factors_multiply_and_halves_go_down(params, exchange):
 )
 def test_what_is_no_number_fails_safe(params, exchange, wrong):
     assert sized(params, exchange, **wrong).units == 0
-
-
-def event_rows(rows, lasting=3):
-    rows = np.asarray(rows)
-    close = pd.Timestamp("2024-01-02", tz="UTC") + pd.to_timedelta(rows * 5, unit="min")
-    return pd.DataFrame({"row": rows, "close_utc": close, "label_end_utc": close + pd.Timedelta(minutes=5 * lasting)})
-
-
-def test_folds_never_learn_from_what_they_propose_for():
-    events = event_rows(np.arange(0, 3000, 5), lasting=40)
-    found = folds(events, 3, embargo_m30=2, embargo_m5=7)
-    assert np.array_equal(np.concatenate([fold.block for fold in found]), np.arange(600))
-    rows = events["row"].to_numpy()
-    first, *later = found
-    assert rows[first.lessons].min() > rows[first.block].max() + 12
-    assert first.lessons.max() == found[1].block.max()
-    for fold in later:
-        begins = events["close_utc"].iloc[fold.block[0]]
-        assert (events["label_end_utc"].iloc[fold.lessons] < begins).all()
-        assert rows[fold.lessons].max() < rows[fold.block].min() - 12
-        assert fold.lessons.min() == 0
-        assert len(fold.lessons) > 150
-
-
-def test_an_embargo_that_eats_the_lessons_is_refused():
-    with pytest.raises(InputError, match=r"mrms.folds: expected events for 3 blocks with an embargo of 600 bars"):
-        folds(event_rows(np.arange(0, 300, 5)), 3, 100, 7)
 
 
 def walk(n=400, seed=0):
