@@ -1,4 +1,4 @@
-"""The team: Structure, Tactical and Arbitrageur with three rounds of communication, and the centralised critic."""
+"""The trading team: Structure, Tactical and Arbitrageur with three rounds of communication."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from algospace import nets
 from algospace.env import AGENTS, DELAYS, PASS
 from algospace.ppo import Observation
+from algospace.teams import Communication, Critic
 
 ROUNDS = 3  # of communication, in every pass
+CONTEXT = ("context", "account")  # what every agent knows beside its own windows, and the critic too
 
 
 class Trunk(nn.Module):
@@ -43,30 +45,6 @@ class Trunk(nn.Module):
         return pooled
 
 
-class Communication(nn.Module):
-    """Rounds of messages between the agents' states.
-
-    Message m_j = W h_j; agent i hears the messages weighted by row i of a learned softmax matrix and updates its
-    state by a GRU cell.
-    """
-
-    def __init__(self, width: int, message_dim: int) -> None:
-        super().__init__()
-        self.message = nn.Linear(width, message_dim)
-        self.attention = nn.Parameter(torch.zeros(len(AGENTS), len(AGENTS)))
-        self.update = nn.GRUCell(len(AGENTS) * message_dim, width)
-
-    def forward(self, states: Tensor) -> Tensor:
-        """(batch, agents, width) -> the same shape, after `ROUNDS` rounds."""
-        batch, n, width = states.shape
-        weights = torch.softmax(self.attention, dim=-1)
-        for _ in range(ROUNDS):
-            messages = self.message(states)
-            heard = weights[None, :, :, None] * messages[:, None]
-            states = self.update(heard.reshape(batch * n, -1), states.reshape(batch * n, width)).view(batch, n, width)
-        return states
-
-
 class TeamOutput(NamedTuple):
     """What one pass of the team gives."""
 
@@ -75,6 +53,29 @@ class TeamOutput(NamedTuple):
     confidence: Tensor  # logits (batch, agents, 2) of net R > 0, with and against the signal
     inefficiency: Tensor  # (batch, 2) expected net R, the Arbitrageur's
     states: Tensor  # (batch, agents, width) after communication
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Actions (batch, agents, 2) drawn from the heads: vote and delay."""
+
+        def draw(logits: Tensor) -> Tensor:
+            p = logits.softmax(-1)
+            return torch.multinomial(p.flatten(0, 1), 1, generator=generator).view(p.shape[:-1])
+
+        return torch.stack([draw(self.action), draw(self.timing)], dim=-1)
+
+    def log_prob_entropy(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of actions and entropy, both (batch, agents).
+
+        The delay is part of an action only where the vote is not to pass: log p(vote) + [vote != pass] log p(delay).
+        """
+        vote, delay = F.log_softmax(self.action, -1), F.log_softmax(self.timing, -1)
+        trades = (actions[..., 0] != PASS).to(vote.dtype)
+        chosen = (table.gather(-1, actions[..., i : i + 1])[..., 0] for i, table in enumerate((vote, delay)))
+        vote_log_prob, delay_log_prob = chosen
+        log_prob = vote_log_prob + trades * delay_log_prob
+        vote_entropy, delay_entropy = (-(table.exp() * table).sum(-1) for table in (vote, delay))
+        entropy = vote_entropy + (1 - vote[..., PASS].exp()) * delay_entropy
+        return log_prob, entropy
 
 
 class Team(nn.Module):
@@ -101,7 +102,7 @@ class Team(nn.Module):
         width = channels[-1]
         self.trunks = nn.ModuleDict({name: Trunk(features[name], channels, stride, n_heads) for name in AGENTS})
         self.join_side = nn.Linear(width + n_side, width)
-        self.communication = Communication(width, message_dim)
+        self.communication = Communication(len(AGENTS), width, message_dim, ROUNDS)
         outputs = 3 + DELAYS + 2
         self.hidden = nn.ModuleList(nn.Linear(width + n_context, head_dim) for _ in AGENTS)
         self.hidden_norm = nn.ModuleList(nn.LayerNorm(head_dim) for _ in AGENTS)
@@ -112,6 +113,10 @@ class Team(nn.Module):
             else:
                 nn.init.zeros_(head)
         self.mask_sizes = [channels[0], channels[1], head_dim] * len(AGENTS)
+
+    def critic(self, hidden_dim: int) -> Critic:
+        """A critic that sees context and account beside the agents' states."""
+        return Critic(len(AGENTS), self.config["channels"][-1], self.config["n_context"], hidden_dim, CONTEXT)
 
     def forward(self, observation: Observation, seeds: Tensor | None) -> TeamOutput:
         """One pass; ``seeds`` int64 (batch,) draw the dropout masks, None leaves dropout out."""
@@ -125,7 +130,7 @@ class Team(nn.Module):
                 h = F.relu(self.join_side(torch.cat([h, observation["side"]], dim=1)))
             states.append(h)
         shared = self.communication(torch.stack(states, dim=1))
-        context = torch.cat([observation["context"], observation["account"]], dim=1)
+        context = torch.cat([observation[name] for name in CONTEXT], dim=1)
         outputs = []
         for i in range(len(AGENTS)):
             h = F.relu(self.hidden_norm[i](self.hidden[i](torch.cat([shared[:, i], context], dim=1))))
@@ -133,53 +138,6 @@ class Team(nn.Module):
         stacked = torch.stack([o[:, : 5 + DELAYS] for o in outputs], dim=1)
         action, timing, confidence = torch.split(stacked, [3, DELAYS, 2], dim=-1)
         return TeamOutput(action, timing, confidence, outputs[-1][:, 5 + DELAYS :], shared)
-
-
-class Critic(nn.Module):
-    """Centralised value: all agents' states (detached), context and account -> V (batch,). No dropout of its own."""
-
-    def __init__(self, n_agents: int, width: int, n_context: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(n_agents * width + n_context, hidden_dim), nn.LayerNorm(hidden_dim), nn.ReLU(),
-            nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim), nn.ReLU(),
-            nn.Linear(hidden_dim, 1),
-        )  # fmt: skip
-        for layer in self.layers:
-            if isinstance(layer, nn.Linear):
-                nn.init.orthogonal_(layer.weight, 2**0.5 if layer.out_features > 1 else 1.0)
-                nn.init.zeros_(layer.bias)
-
-    def forward(self, output: TeamOutput, observation: Observation) -> Tensor:
-        """Value of each row, (batch,)."""
-        x = torch.cat([output.states.detach().flatten(1), observation["context"], observation["account"]], dim=1)
-        value: Tensor = self.layers(x)[:, 0]
-        return value
-
-
-def sample(output: TeamOutput, generator: torch.Generator) -> Tensor:
-    """Actions (batch, agents, 2) drawn from the heads: vote and delay."""
-
-    def draw(logits: Tensor) -> Tensor:
-        p = logits.softmax(-1)
-        return torch.multinomial(p.flatten(0, 1), 1, generator=generator).view(p.shape[:-1])
-
-    return torch.stack([draw(output.action), draw(output.timing)], dim=-1)
-
-
-def log_prob_entropy(output: TeamOutput, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of actions and entropy, both (batch, agents).
-
-    The delay is part of an action only where the vote is not to pass: log p(vote) + [vote != pass] log p(delay).
-    """
-    vote, delay = F.log_softmax(output.action, -1), F.log_softmax(output.timing, -1)
-    trades = (actions[..., 0] != PASS).to(vote.dtype)
-    chosen = (table.gather(-1, actions[..., i : i + 1])[..., 0] for i, table in enumerate((vote, delay)))
-    vote_log_prob, delay_log_prob = chosen
-    log_prob = vote_log_prob + trades * delay_log_prob
-    vote_entropy, delay_entropy = (-(table.exp() * table).sum(-1) for table in (vote, delay))
-    entropy = vote_entropy + (1 - vote[..., PASS].exp()) * delay_entropy
-    return log_prob, entropy
 
 
 def auxiliary_loss(output: TeamOutput, net_r: Tensor) -> Tensor:

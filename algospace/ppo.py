@@ -29,10 +29,14 @@ class PPOParams(Params):
     gamma: float = Field(gt=0, le=1)
     gae_lambda: float = Field(ge=0, le=1)
     learning_rate: float = Field(gt=0)
+    anneal_lr: bool
     num_minibatches: int = Field(ge=1)
     update_epochs: int = Field(ge=1)
+    norm_adv: bool
     clip_coef: float = Field(gt=0)
+    clip_vloss: bool
     ent_coef: float = Field(ge=0)
+    final_ent_coef: float = Field(ge=0)
     vf_coef: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     target_kl: float = Field(gt=0)
@@ -164,6 +168,19 @@ def ppo_loss(
     return loss, diagnostics
 
 
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_coef: float, clip_vloss: bool) -> Tensor:
+    """Half the mean squared error of values (batch,).
+
+    With ``clip_vloss`` a value that moves more than ``clip_coef`` from the rollout's earns nothing by it: the larger
+    of the errors of the value and of the clipped value counts.
+    """
+    error = (values - returns) ** 2
+    if clip_vloss:
+        clipped = old_values + (values - old_values).clamp(-clip_coef, clip_coef)
+        error = torch.max(error, (clipped - returns) ** 2)
+    return 0.5 * error.mean()
+
+
 STORED = ("seeds", "actions", "log_probs", "values")
 
 
@@ -212,10 +229,12 @@ def train(
     updates = max(1, params.total_timesteps // (params.num_envs * params.num_steps))
     progress = tqdm(total=updates, desc=name, unit="update", initial=update, disable=None)
     while update < updates:
+        left = 1 - update / updates
         for group in optimizer.param_groups:
-            group["lr"] = params.learning_rate * (1 - update / updates)
+            group["lr"] = params.learning_rate * (left if params.anneal_lr else 1.0)
+        ent_coef = params.final_ent_coef + (params.ent_coef - params.final_ent_coef) * left
         rollout = collect(env, learner, params.num_steps, generator)
-        diagnostics, steps = optimise(name, env, learner, optimizer, rollout, params, generator)
+        diagnostics, steps = optimise(name, env, learner, optimizer, rollout, params, ent_coef, generator)
         step += steps
         update += 1
         history.append(diagnostics)
@@ -270,9 +289,13 @@ def optimise(
     optimizer: torch.optim.Optimizer,
     rollout: Rollout,
     params: PPOParams,
+    ent_coef: float,
     generator: torch.Generator,
 ) -> tuple[dict[str, float], int]:
-    """One PPO update; returns the means of its diagnostics and the number of optimiser steps."""
+    """One PPO update; returns the means of its diagnostics and the number of optimiser steps.
+
+    ``ent_coef`` is this update's, between the first and the final one of ``params``.
+    """
     advantages, returns = gae(rollout, params.gae_lambda)
     flat = {key: value.flatten(0, 1) for key, value in rollout.observation.items()}
     seeds, actions, old_log_probs = (x.flatten(0, 1) for x in (rollout.seeds, rollout.actions, rollout.log_probs))
@@ -288,11 +311,12 @@ def optimise(
             compact = {key: value[chosen] for key, value in flat.items()}
             judged = learner.judge(compact, env.expand(compact), seeds[chosen], actions[chosen])
             advantage = advantages[chosen]
-            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+            if params.norm_adv:
+                advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
             policy_loss, diagnostics = ppo_loss(judged.log_probs, old_log_probs[chosen], advantage, params.clip_coef)
-            value_loss = 0.5 * ((judged.values - returns[chosen]) ** 2).mean()
+            v_loss = value_loss(judged.values, values[chosen], returns[chosen], params.clip_coef, params.clip_vloss)
             entropy = judged.entropy.mean()
-            loss = policy_loss - params.ent_coef * entropy + params.vf_coef * value_loss + judged.extra
+            loss = policy_loss - ent_coef * entropy + params.vf_coef * v_loss + judged.extra
             if not torch.isfinite(loss):
                 raise InputError(f"{name}: expected a finite loss, found {loss.item()}")
             optimizer.zero_grad()
@@ -302,7 +326,7 @@ def optimise(
             rows.append(
                 diagnostics
                 | {
-                    "losses/policy_loss": policy_loss.detach(), "losses/value_loss": value_loss.detach(),
+                    "losses/policy_loss": policy_loss.detach(), "losses/value_loss": v_loss.detach(),
                     "losses/entropy": entropy.detach(),
                 }
                 | judged.diagnostics

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from algospace import agents, nets
-from algospace.agents import Communication, Critic, Team, TeamOutput, Trunk
+from algospace.agents import Team, TeamOutput, Trunk
 from algospace.consensus import MARLParams
 from algospace.env import AGENTS, DELAYS
 from algospace.pipeline.config import load_params
+from algospace.teams import Communication
 
 DEFAULT = load_params("marl", MARLParams, Path(__file__).parents[1] / "params.yaml")
 FEATURES = {"structure": 8, "tactical": 7, "arbitrageur": 15}
@@ -56,7 +57,7 @@ def test_shapes():
 def test_parameter_count_of_the_default_team():
     team = default_team()
     assert sum(p.numel() for p in team.parameters()) == 55_657
-    assert sum(p.numel() for p in Critic(3, 32, N_CONTEXT, DEFAULT.critic_dim).parameters()) == 35_073
+    assert sum(p.numel() for p in team.critic(DEFAULT.critic_dim).parameters()) == 35_073
 
 
 def test_exactly_three_rounds_of_communication():
@@ -71,7 +72,7 @@ def test_exactly_three_rounds_of_communication():
 
 def test_communication_is_what_it_says():
     torch.manual_seed(0)
-    net = Communication(6, 4)
+    net = Communication(3, 6, 4, 3)
     nn.init.normal_(net.attention)
     states = torch.randn(5, 3, 6)
     expected = states
@@ -123,7 +124,7 @@ def test_gradient_reaches_every_trunk(speaker):
 def test_every_weight_is_trained():
     team, seen = default_team(), observation(8)
     output = team(seen, torch.arange(8))
-    log_prob, entropy = agents.log_prob_entropy(output, torch.ones(8, 3, 2, dtype=torch.int64))
+    log_prob, entropy = output.log_prob_entropy(torch.ones(8, 3, 2, dtype=torch.int64))
     (log_prob.sum() + entropy.sum() + agents.auxiliary_loss(output, torch.randn(8, 2))).backward()
     assert [name for name, p in team.named_parameters() if p.grad is None] == []
 
@@ -232,7 +233,8 @@ def test_a_loaded_team_gives_the_same_bits():
 
 def test_the_critic_does_not_train_the_actors():
     torch.manual_seed(0)
-    team, critic, seen = default_team(), Critic(3, 32, N_CONTEXT, 16), observation(4)
+    team, seen = default_team(), observation(4)
+    critic = team.critic(16)
     value = critic(team(seen, torch.arange(4)), seen)
     assert value.shape == (4,)
     value.sum().backward()
@@ -243,8 +245,8 @@ def test_the_critic_does_not_train_the_actors():
 @pytest.mark.parametrize("changed", [*AGENTS, "context", "account"])
 def test_the_critic_sees_everything(changed):
     torch.manual_seed(0)
-    team, critic, seen = default_team(), Critic(3, 32, N_CONTEXT, 16), observation(4)
-    other = seen | {changed: seen[changed] + 1}
+    team, seen = default_team(), observation(4)
+    critic, other = team.critic(16), seen | {changed: seen[changed] + 1}
     assert ((critic(team(other, None), other) - critic(team(seen, None), seen)).abs() > 1e-5).all()
 
 
@@ -265,7 +267,7 @@ DELAY = [[0.4, 0.3, 0.1, 0.1, 0.1], [0.2] * 5, [0.05, 0.05, 0.1, 0.3, 0.5]]
 
 def test_log_prob_by_hand():
     output = output_of(VOTES, DELAY)
-    log_prob, _ = agents.log_prob_entropy(output, torch.tensor([[[0, 3], [1, 2], [2, 4]]]))
+    log_prob, _ = output.log_prob_entropy(torch.tensor([[[0, 3], [1, 2], [2, 4]]]))
     # The first agent passes: its delay is no part of what it did.
     expected = [math.log(0.5), math.log(0.6 * 0.2), math.log(0.6 * 0.5)]
     assert log_prob[0].tolist() == pytest.approx(expected, abs=1e-6)
@@ -274,16 +276,14 @@ def test_log_prob_by_hand():
 def test_the_delay_of_a_pass_does_not_count():
     output = output_of(VOTES, DELAY)
     probs = [
-        agents.log_prob_entropy(output, torch.tensor([[[vote, delay]] * 3]))[0]
-        for vote in (0, 1)
-        for delay in range(DELAYS)
+        output.log_prob_entropy(torch.tensor([[[vote, delay]] * 3]))[0] for vote in (0, 1) for delay in range(DELAYS)
     ]
     assert all(torch.equal(p, probs[0]) for p in probs[:DELAYS])
     assert len({p[0, 0].item() for p in probs[DELAYS:]}) > 1
 
 
 def test_entropy_by_hand():
-    _, entropy = agents.log_prob_entropy(output_of(VOTES, DELAY), torch.zeros(1, 3, 2, dtype=torch.int64))
+    _, entropy = output_of(VOTES, DELAY).log_prob_entropy(torch.zeros(1, 3, 2, dtype=torch.int64))
 
     def h(p):
         return -sum(x * math.log(x) for x in p)
@@ -299,7 +299,7 @@ def test_entropy_is_that_of_the_distribution_over_what_is_done():
         everything = [(0, 0), *((side, delay) for side in (1, 2) for delay in range(DELAYS))]
         actions = torch.tensor([[[side, delay]] * 3 for side, delay in everything])
         many = TeamOutput(*(x.expand(len(everything), *x.shape[1:]) for x in output))
-        log_prob, entropy = agents.log_prob_entropy(many, actions)
+        log_prob, entropy = many.log_prob_entropy(actions)
         p = log_prob[:, i].exp()
         assert p.sum().item() == pytest.approx(1.0, abs=1e-6)
         assert entropy[0, i].item() == pytest.approx(-(p * log_prob[:, i]).sum().item(), abs=1e-6)
@@ -309,22 +309,22 @@ def test_sampling_follows_the_probabilities():
     n = 40_000
     output = output_of(VOTES, DELAY)
     many = TeamOutput(*(x.expand(n, *x.shape[1:]) for x in output))
-    drawn = agents.sample(many, torch.Generator().manual_seed(0))
+    drawn = many.sample(torch.Generator().manual_seed(0))
     assert drawn.shape == (n, 3, 2)
     for i in range(3):
         for part, probabilities in ((0, VOTES[i]), (1, DELAY[i])):
             for value, p in enumerate(probabilities):
                 share = (drawn[:, i, part] == value).double().mean().item()
                 assert share == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / n))
-    assert torch.equal(agents.sample(many, torch.Generator().manual_seed(0)), drawn)
-    assert not torch.equal(agents.sample(many, torch.Generator().manual_seed(1)), drawn)
+    assert torch.equal(many.sample(torch.Generator().manual_seed(0)), drawn)
+    assert not torch.equal(many.sample(torch.Generator().manual_seed(1)), drawn)
 
 
 def test_agents_draw_independently():
     n = 40_000
     output = output_of([[0.5, 0.5, 1e-9]] * 3, [[0.2] * 5] * 3)
     many = TeamOutput(*(x.expand(n, *x.shape[1:]) for x in output))
-    votes = agents.sample(many, torch.Generator().manual_seed(0))[..., 0].double() * 2 - 1
+    votes = many.sample(torch.Generator().manual_seed(0))[..., 0].double() * 2 - 1
     for i, j in ((0, 1), (0, 2), (1, 2)):
         assert abs((votes[:, i] * votes[:, j]).mean()) < 4 / math.sqrt(n)
 

@@ -20,7 +20,7 @@ ORDER = (
     "synergy", "signals", "synthetic", "planted",
     "features.params", "features.prepared", "features.table", "features.census", "features.fitted", "features.windows",
     "features.health", "features.outputs",
-    "market", "performance", "nets", "gradient", "training", "ppo", "plotting",
+    "market", "performance", "nets", "gradient", "training", "ppo", "teams", "plotting",
     "rde.model", "rde.measures", "rde.persistence", "rde.space", "rde.communication", "rde.params", "rde.examples",
     "rde.fit", "rde.figures", "rde.walk_forward", "rde.engine", "rde.pictures",
     "mrms.params", "mrms.track", "mrms.state", "mrms.stops", "mrms.outcomes", "mrms.model", "mrms.objective",

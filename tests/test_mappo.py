@@ -12,7 +12,7 @@ from algospace import agents, mappo, ppo
 from algospace.consensus import MARLParams
 from algospace.env import DELAYS, vote
 from algospace.errors import InputError
-from algospace.mappo import PPOParams, TeamLearner
+from algospace.mappo import PPOParams, TradingLearner
 from algospace.pipeline import training_state
 from algospace.pipeline.config import load_params
 from algospace.ppo import Rollout, Step
@@ -24,10 +24,14 @@ PARAMS = PPOParams(
     gamma=0.999,
     gae_lambda=0.95,
     learning_rate=0.003,
+    anneal_lr=True,
     num_minibatches=4,
     update_epochs=3,
+    norm_adv=True,
     clip_coef=0.2,
+    clip_vloss=False,
     ent_coef=0.01,
+    final_ent_coef=0.01,
     vf_coef=0.5,
     aux_coef=0.5,
     max_grad_norm=0.5,
@@ -259,15 +263,15 @@ def test_the_ratio_is_one_before_the_first_step(gain):
     team, env = small_team(dropout=0.5), Signs()
     for layer in team.out:
         nn.init.orthogonal_(layer.weight, gain)
-    critic = agents.Critic(3, 4, 4, 16)
-    rollout = ppo.collect(env, TeamLearner(env, team.train(), critic, 0.5), 8, torch.Generator().manual_seed(0))
+    critic = team.critic(16)
+    rollout = ppo.collect(env, TradingLearner(env, team.train(), critic, 0.5), 8, torch.Generator().manual_seed(0))
     flat = {key: value.flatten(0, 1) for key, value in rollout.observation.items()}
     order = torch.randperm(8 * 16)
     seen = {key: value[order] for key, value in env.expand(flat).items()}
     actions = rollout.actions.flatten(0, 1)[order]
 
     def worst(seeds):
-        log_probs, _ = agents.log_prob_entropy(team(seen, seeds), actions)
+        log_probs, _ = team(seen, seeds).log_prob_entropy(actions)
         return ((log_probs - rollout.log_probs.flatten(0, 1)[order]).exp() - 1).abs().max().item()
 
     assert worst(rollout.seeds.flatten()[order]) <= 1e-6
@@ -305,27 +309,28 @@ def test_the_ratio_is_one_in_minibatches_of_the_default_team():
         43, marl.channels, marl.stride, marl.n_heads, marl.message_dim, marl.head_dim, marl.dropout,
         {"structure": 8, "tactical": 7, "arbitrageur": 15}, 9,
     ).train()  # fmt: skip
-    env, critic = Wide(64), agents.Critic(3, marl.channels[-1], 43, 16)
-    rollout = ppo.collect(env, TeamLearner(env, team, critic, 0.5), 6, torch.Generator().manual_seed(0))
+    env, critic = Wide(64), team.critic(16)
+    rollout = ppo.collect(env, TradingLearner(env, team, critic, 0.5), 6, torch.Generator().manual_seed(0))
     order = torch.randperm(6 * 64)[:256]
     kinds, seeds, actions, old = (
         x.flatten(0, 1)[order]
         for x in (rollout.observation["index"], rollout.seeds, rollout.actions, rollout.log_probs)
     )
-    log_probs, _ = agents.log_prob_entropy(team(env.expand({"index": kinds}), seeds), actions)
+    log_probs, _ = team(env.expand({"index": kinds}), seeds).log_prob_entropy(actions)
     assert ((log_probs - old).exp() - 1).abs().max().item() <= 1e-6
 
 
 def test_seeds_never_repeat():
     env = Signs()
-    learner = TeamLearner(env, small_team(), agents.Critic(3, 4, 4, 16), 0.5)
+    team = small_team()
+    learner = TradingLearner(env, team, team.critic(16), 0.5)
     rollout = ppo.collect(env, learner, 8, torch.Generator().manual_seed(0))
     assert len(rollout.seeds.unique()) == 8 * 16
 
 
 def test_next_values_are_those_of_where_a_step_led():
     team, env = small_team(dropout=0.0), Signs()
-    critic = agents.Critic(3, 4, 4, 16)
+    critic = team.critic(16)
     finals, step = [], env.step
 
     def spy(actions):
@@ -334,7 +339,7 @@ def test_next_values_are_those_of_where_a_step_led():
         return found
 
     env.step = spy
-    rollout = ppo.collect(env, TeamLearner(env, team, critic, 0.5), 12, torch.Generator().manual_seed(0))
+    rollout = ppo.collect(env, TradingLearner(env, team, critic, 0.5), 12, torch.Generator().manual_seed(0))
     assert rollout.truncated.sum() == 2 * 16
     with torch.no_grad():
         for t, final in enumerate(finals):
@@ -430,20 +435,111 @@ def test_too_large_a_step_stops_the_update():
 
 def test_every_step_of_the_rollout_is_used_once_an_epoch():
     env, team = Signs(), small_team()
-    critic = agents.Critic(3, 4, 4, 16)
+    critic = team.critic(16)
+    learner = TradingLearner(env, team, critic, 0.5)
     optimizer = torch.optim.Adam([*team.parameters(), *critic.parameters()], 1e-3)
     generator = torch.Generator().manual_seed(0)
-    rollout = ppo.collect(env, TeamLearner(env, team, critic, 0.5), 8, generator)
+    rollout = ppo.collect(env, learner, 8, generator)
     used, forward = [], team.forward
     team.forward = lambda seen, seeds: (used.append(seeds.tolist()), forward(seen, seeds))[1]
     params = PARAMS.model_copy(update={"target_kl": 1e9})
-    _, steps = ppo.optimise("marl", env, TeamLearner(env, team, critic, 0.5), optimizer, rollout, params, generator)
+    _, steps = ppo.optimise("marl", env, learner, optimizer, rollout, params, params.ent_coef, generator)
     assert steps == 12
     assert [len(batch) for batch in used] == [32] * 12
     for epoch in range(3):
         batches = used[4 * epoch : 4 * epoch + 4]
         assert sorted(s for batch in batches for s in batch) == sorted(rollout.seeds.flatten().tolist())
     assert used[0] != used[4]
+
+
+# Schedules, and what may be left out
+
+
+def test_value_loss_by_hand():
+    old, returns = torch.tensor([1.0, 1.0, 1.0, 1.0]), torch.tensor([2.0, 2.0, 0.0, 1.05])
+    new = torch.tensor([1.5, 0.9, 1.5, 1.1]).requires_grad_()
+    plain = ppo.value_loss(new, old, returns, 0.2, False)
+    assert plain.item() == pytest.approx((0.25 + 1.21 + 2.25 + 0.0025) / 8, abs=1e-6)
+    # A value that nears its return by more than 0.2 is charged as if it had moved 0.2 only, and pulled no further.
+    clipped = ppo.value_loss(new, old, returns, 0.2, True)
+    assert clipped.item() == pytest.approx((0.64 + 1.21 + 2.25 + 0.0025) / 8, abs=1e-6)
+    clipped.backward()
+    assert new.grad.tolist() == pytest.approx([0.0, -1.1 / 4, 1.5 / 4, 0.05 / 4], abs=1e-6)
+
+
+def spied(monkeypatch, name, at):
+    """Values of one argument in every call of a function of `ppo`."""
+    found, function = [], getattr(ppo, name)
+    monkeypatch.setattr(ppo, name, lambda *arguments: (found.append(arguments[at]), function(*arguments))[1])
+    return found
+
+
+@pytest.mark.parametrize(("final", "expected"), [(0.01, [0.01] * 4), (0.0, [0.01, 0.0075, 0.005, 0.0025])])
+def test_the_entropy_coefficient_goes_linearly(final, expected, monkeypatch):
+    found = spied(monkeypatch, "optimise", 6)
+    train(small_team(), Signs(), PARAMS.model_copy(update={"final_ent_coef": final}))
+    assert found == pytest.approx(expected)
+
+
+def test_the_entropy_coefficient_of_the_update_is_the_one_in_the_loss():
+    losses = []
+    for ent_coef in (0.0, 10.0):
+        env, team = Signs(), small_team()
+        learner = TradingLearner(env, team, team.critic(16), 0.5)
+        generator = torch.Generator().manual_seed(0)
+        rollout = ppo.collect(env, learner, 8, generator)
+        optimizer = torch.optim.SGD(learner.parameters(), 0.0)
+        loss = []
+        step = optimizer.step
+        optimizer.step = lambda step=step, loss=loss, head=team.out[0]: (loss.append(head.weight.grad.clone()), step())
+        params = PARAMS.model_copy(update={"update_epochs": 1, "max_grad_norm": 1e9})
+        ppo.optimise("marl", env, learner, optimizer, rollout, params, ent_coef, generator)
+        losses.append(torch.stack(loss))
+    assert not torch.allclose(*losses)
+
+
+def test_without_annealing_the_learning_rate_stays():
+    rates = []
+
+    def keep(step, snapshot):
+        rates.append(snapshot()["optimizer"]["param_groups"][0]["lr"])
+
+    train(small_team(), Signs(), PARAMS.model_copy(update={"anneal_lr": False}), on_step=keep)
+    assert rates == [0.003] * 4
+
+
+@pytest.mark.parametrize("norm_adv", [True, False])
+def test_advantages_are_normalised_on_request(norm_adv, monkeypatch):
+    found = spied(monkeypatch, "ppo_loss", 2)
+    advantages = spied(monkeypatch, "gae", 0)
+    params = PARAMS.model_copy(update={"norm_adv": norm_adv, "update_epochs": 1, "total_timesteps": 16 * 8})
+    train(small_team(), Signs(), params)
+    batch, raw = torch.cat(found), ppo.gae(advantages[0], params.gae_lambda)[0]
+    if norm_adv:
+        for minibatch in found:
+            assert minibatch.mean().item() == pytest.approx(0.0, abs=1e-6)
+            assert minibatch.std(correction=0).item() == pytest.approx(1.0, abs=1e-6)
+    else:
+        assert torch.equal(batch.sort().values, raw.flatten().sort().values)
+
+
+def test_a_state_is_saved_every_hundred_steps(tmp_path, monkeypatch):
+    # 24 updates of 12 steps; a save falls on the first update boundary 100 steps after the last one, and on the end.
+    saver, written = training_state.TrainingState(tmp_path), []
+    monkeypatch.setattr(training_state.artefacts, "write_bytes", lambda path, content: written.append(path.name))
+    steps = []
+
+    def count(step, snapshot):
+        before = len(written)
+        saver(step, snapshot)
+        steps.extend([step] * (len(written) - before))
+
+    params = PARAMS.model_copy(update={"target_kl": 1e9, "total_timesteps": 16 * 8 * 24})
+    train(small_team(), Signs(), params, on_step=count)
+    assert steps == [108, 216]
+
+
+# What it tells
 
 
 def test_diagnostics(undisturbed):
