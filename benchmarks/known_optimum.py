@@ -37,6 +37,7 @@ BASE = PPOParams(
     final_ent_coef=0.0, vf_coef=0.5, max_grad_norm=0.5, target_kl=0.05,
 )  # fmt: skip
 UPDATES = {"A": 300, "B": 75, "C": 150}  # of 512 x 16 steps each
+OWN = {"A": {"gae_lambda": 0.9, "learning_rate": 0.01}, "B": {}, "C": {}}  # what a case has otherwise than `BASE`
 QUICK = 10  # updates are this much fewer in the quick form
 
 
@@ -101,7 +102,8 @@ def main() -> None:
     for name in arguments.case:
         case = CASES[name]
         updates = max(1, UPDATES[name] // (QUICK if arguments.quick else 1))
-        params = BASE.model_copy(update={"total_timesteps": BASE.num_envs * BASE.num_steps * updates})
+        steps = BASE.num_envs * BASE.num_steps * updates
+        params = BASE.model_copy(update={"total_timesteps": steps, **OWN[name]})
         for agents in arguments.agents:
             shares = []
             for seed in range(FIRST_SEED, FIRST_SEED + (QUICK_SEEDS if arguments.quick else SEEDS)):
