@@ -456,15 +456,15 @@ def test_every_step_of_the_rollout_is_used_once_an_epoch():
 
 
 def test_value_loss_by_hand():
-    old, returns = torch.tensor([1.0, 1.0, 1.0, 1.0]), torch.tensor([2.0, 2.0, 0.0, 1.05])
-    new = torch.tensor([1.5, 0.9, 1.5, 1.1]).requires_grad_()
+    old, returns = torch.ones(5), torch.tensor([2.0, 2.0, 0.0, 1.05, 0.0])
+    new = torch.tensor([1.5, 0.9, 1.5, 1.1, 0.5]).requires_grad_()
     plain = ppo.value_loss(new, old, returns, 0.2, False)
-    assert plain.item() == pytest.approx((0.25 + 1.21 + 2.25 + 0.0025) / 8, abs=1e-6)
-    # A value that nears its return by more than 0.2 is charged as if it had moved 0.2 only, and pulled no further.
+    assert plain.item() == pytest.approx((0.25 + 1.21 + 2.25 + 0.0025 + 0.25) / 10, abs=1e-6)
+    # A value that nears its return by more than 0.2, up or down, is charged as if by 0.2, and pulled no further.
     clipped = ppo.value_loss(new, old, returns, 0.2, True)
-    assert clipped.item() == pytest.approx((0.64 + 1.21 + 2.25 + 0.0025) / 8, abs=1e-6)
+    assert clipped.item() == pytest.approx((0.64 + 1.21 + 2.25 + 0.0025 + 0.64) / 10, abs=1e-6)
     clipped.backward()
-    assert new.grad.tolist() == pytest.approx([0.0, -1.1 / 4, 1.5 / 4, 0.05 / 4], abs=1e-6)
+    assert new.grad.tolist() == pytest.approx([0.0, -1.1 / 5, 1.5 / 5, 0.05 / 5, 0.0], abs=1e-6)
 
 
 def spied(monkeypatch, name, at):
