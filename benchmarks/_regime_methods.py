@@ -161,14 +161,15 @@ def vectors(fitted: Path, scored: Path, params: RDEParams, seed: int) -> tuple[n
     cut = int(len(every) * (1 - SELECT))
     train, select = np.arange(cut - WINDOW), np.arange(cut, len(every), STEP)
     ends = train + WINDOW - 1, select + WINDOW - 1
-    known, later = Windows(scaling.rows(fitted.returns), WINDOW, WINDOW).later(ends)
+    windows = Windows(scaling.rows(fitted.returns), WINDOW, WINDOW)
+    known, later = windows.later(ends)
     model, _ = fit(
-        lambda chosen: Examples(every[chosen], known[chosen]), len(train), Examples(every[select], later), params,
-        RUNTIME, seed, Unsaved(),
+        lambda chosen: Examples(every[chosen], known[chosen]), len(train), Examples(every[select], later),
+        params.taught_by(windows.evidence(ends[0])), RUNTIME, seed, Unsaved(),
     )  # fmt: skip
     x, y = (
-        encode(model, windows.__getitem__, np.arange(len(windows))).vectors
-        for windows in (every, scaling.windows(scored.returns))
+        encode(model, part.__getitem__, np.arange(len(part))).vectors
+        for part in (every, scaling.windows(scored.returns))
     )
     return x, y
 

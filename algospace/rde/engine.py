@@ -59,7 +59,8 @@ def train(
     known, later = windows.later((taught, selecting))
     model, run = fit(
         lambda chosen: Examples(windows.cut(taught[chosen]), known[chosen]), len(taught),
-        Examples(windows.cut(selecting), later), params, runtime, seed, part("network"),
+        Examples(windows.cut(selecting), later), params.taught_by(windows.evidence(taught)), runtime, seed,
+        part("network"),
     )  # fmt: skip
     model.cpu()
     volatility = measures(bars, taught, length)["volatility"].to_numpy()
@@ -115,7 +116,7 @@ def _out_of_fold(
         def examples(chosen: np.ndarray, known: np.ndarray = known, later: np.ndarray = later) -> Examples:
             return Examples(windows.cut(known[chosen]), later[chosen])
 
-        run = params.model_copy(update={"optimizer": budget})
+        run = params.taught_by(windows.evidence(known)).model_copy(update={"optimizer": budget})
         model, _ = fit(examples, len(known), None, run, runtime, seed, part(f"fold_{k}"))
         own = encode(model.cpu(), windows.cut, known).vectors
         alignment.append(space.align(model, own, final.vectors[learning[seen]]))
@@ -161,7 +162,7 @@ def examine(
         "epochs": len(engine.fit.history),
     }
     found |= figures.reconstruction(engine.model, examples.windows, np.nanmean(rows[ends[train_rows]], axis=0))
-    found |= evaluate(engine.model, examples, params)
+    found |= evaluate(engine.model, examples, params.taught_by(windows.evidence(ends[train_rows])))
     found["forecast_r2"] = figures.forecast_r2(engine.model, examples)
     found["mean_step"] = figures.mean_step(vectors[report], np.append(False, np.diff(ends[report]) == 1))
 

@@ -14,6 +14,8 @@ from algospace.features.prepared import gather
 
 Floats = NDArray[np.float64]
 
+AMPLE = 800  # windows without a common bar, from which on a forecast has its full weight (decision 0008)
+
 
 class Examples(NamedTuple):
     """Windows and targets."""
@@ -39,6 +41,13 @@ class Windows(NamedTuple):
         total = np.concatenate([np.zeros_like(total[:1]), total])
         means: Floats = (total[ends + 1] - total[ends + 1 - self.length]) / self.length
         return means
+
+    def evidence(self, ends: np.ndarray) -> float:
+        """How far train, whose windows end at rows ``ends`` (n,), can teach what lasts: 0 to 1.
+
+        The share of `AMPLE` windows without a common bar that fit in: a short history is learnt by heart otherwise.
+        """
+        return min(1.0, len(ends) / self.horizon / AMPLE)
 
     def later(self, ends: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Mean row of the window that ends ``horizon`` rows after each window.

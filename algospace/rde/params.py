@@ -31,6 +31,10 @@ class RDEParams(Params):
     alarms: AlarmParams
     communication: CommunicationParams
 
+    def taught_by(self, evidence: float) -> Self:
+        """These parameters with the forecast's weight cut to what train can teach (`Windows.evidence`)."""
+        return self.model_copy(update={"forecast": self.forecast * evidence})
+
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:
         if self.d_model % self.n_heads:

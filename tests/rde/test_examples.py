@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from algospace.rde.examples import Windows
+from algospace.rde.examples import AMPLE, Windows
 from algospace.rde.model import forecast_loss
 
 
@@ -61,6 +61,12 @@ def test_a_constant_feature_is_no_trouble():
     rows = np.column_stack([np.arange(20.0), np.ones(20)])
     (found,) = Windows(rows, 2, 2).later((np.arange(1, 20),))
     assert (found[:-2, 1] == 0).all()
+
+
+def test_a_short_history_teaches_in_proportion():
+    windows = Windows(np.zeros((1, 1)), 96, 192)
+    assert windows.evidence(np.arange(192 * 40)) == pytest.approx(40 / AMPLE)
+    assert windows.evidence(np.arange(192 * AMPLE * 2)) == 1.0
 
 
 def test_loss_by_hand():
