@@ -1,4 +1,4 @@
-"""The trading team: Structure, Tactical and Arbitrageur with three rounds of communication."""
+"""The trading team: Structure, Tactical and Arbitrageur with three rounds of communication, or any of them alone."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from algospace import nets
-from algospace.env import AGENTS, DELAYS, PASS
+from algospace.env import ARBITRAGEUR, DELAYS, PASS, TACTICAL
 from algospace.ppo import Observation
 from algospace.teams import Communication, Critic
 
@@ -51,7 +51,7 @@ class TeamOutput(NamedTuple):
     action: Tensor  # logits (batch, agents, 3)
     timing: Tensor  # logits (batch, agents, DELAYS)
     confidence: Tensor  # logits (batch, agents, 2) of net R > 0, with and against the signal
-    inefficiency: Tensor  # (batch, 2) expected net R, the Arbitrageur's
+    inefficiency: Tensor | None  # (batch, 2) expected net R, the Arbitrageur's; None in a team without it
     states: Tensor  # (batch, agents, width) after communication
 
     def sample(self, generator: torch.Generator) -> Tensor:
@@ -79,13 +79,15 @@ class TeamOutput(NamedTuple):
 
 
 class Team(nn.Module):
-    """Three actors with own trunks and heads and shared communication.
+    """Actors with own trunks and heads and shared communication.
 
+    ``agents`` names them, in the order of `algospace.env.AGENTS`; an observation may hold the windows of others too.
     Dropout is a function of the seeds that are passed in, one a row; without seeds there is none.
     """
 
     def __init__(
         self,
+        agents: Sequence[str],
         n_context: int,
         channels: Sequence[int],
         stride: int,
@@ -98,53 +100,63 @@ class Team(nn.Module):
     ) -> None:
         super().__init__()
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        self.p = dropout
+        self.agents, self.p = tuple(agents), dropout
         width = channels[-1]
-        self.trunks = nn.ModuleDict({name: Trunk(features[name], channels, stride, n_heads) for name in AGENTS})
-        self.join_side = nn.Linear(width + n_side, width)
-        self.communication = Communication(len(AGENTS), width, message_dim, ROUNDS)
+        self.trunks = nn.ModuleDict({name: Trunk(features[name], channels, stride, n_heads) for name in agents})
+        if TACTICAL in agents:
+            self.join_side = nn.Linear(width + n_side, width)
+        self.communication = Communication(len(agents), width, message_dim, ROUNDS)
         outputs = 3 + DELAYS + 2
-        self.hidden = nn.ModuleList(nn.Linear(width + n_context, head_dim) for _ in AGENTS)
-        self.hidden_norm = nn.ModuleList(nn.LayerNorm(head_dim) for _ in AGENTS)
-        self.out = nn.ModuleList(nn.Linear(head_dim, outputs + (2 if a == AGENTS[-1] else 0)) for a in AGENTS)
+        self.hidden = nn.ModuleList(nn.Linear(width + n_context, head_dim) for _ in agents)
+        self.hidden_norm = nn.ModuleList(nn.LayerNorm(head_dim) for _ in agents)
+        self.out = nn.ModuleList(nn.Linear(head_dim, outputs + (2 if a == ARBITRAGEUR else 0)) for a in agents)
         for head in self.out.parameters():
             if head.ndim > 1:
                 nn.init.orthogonal_(head, 0.01)
             else:
                 nn.init.zeros_(head)
-        self.mask_sizes = [channels[0], channels[1], head_dim] * len(AGENTS)
+        self.mask_sizes = [channels[0], channels[1], head_dim] * len(agents)
 
     def critic(self, hidden_dim: int) -> Critic:
         """A critic that sees context and account beside the agents' states."""
-        return Critic(len(AGENTS), self.config["channels"][-1], self.config["n_context"], hidden_dim, CONTEXT)
+        return Critic(len(self.agents), self.config["channels"][-1], self.config["n_context"], hidden_dim, CONTEXT)
+
+    def look(self, name: str, observation: Observation, masks: tuple[Tensor, Tensor] | None) -> Tensor:
+        """State (batch, width) that one agent makes of its windows alone; ``masks`` as `Trunk` takes them."""
+        state: Tensor = self.trunks[name](observation[name], masks)
+        if name == TACTICAL:
+            state = F.relu(self.join_side(torch.cat([state, observation["side"]], dim=1)))
+        return state
 
     def forward(self, observation: Observation, seeds: Tensor | None) -> TeamOutput:
         """One pass; ``seeds`` int64 (batch,) draw the dropout masks, None leaves dropout out."""
         masks = None
         if seeds is not None:
             masks = torch.split(nets.dropout_masks(seeds, sum(self.mask_sizes), self.p), self.mask_sizes, dim=1)
-        states = []
-        for i, name in enumerate(AGENTS):
-            h = self.trunks[name](observation[name], None if masks is None else (masks[3 * i], masks[3 * i + 1]))
-            if name == "tactical":
-                h = F.relu(self.join_side(torch.cat([h, observation["side"]], dim=1)))
-            states.append(h)
+        states = [
+            self.look(name, observation, None if masks is None else (masks[3 * i], masks[3 * i + 1]))
+            for i, name in enumerate(self.agents)
+        ]
         shared = self.communication(torch.stack(states, dim=1))
         context = torch.cat([observation[name] for name in CONTEXT], dim=1)
         outputs = []
-        for i in range(len(AGENTS)):
+        for i in range(len(self.agents)):
             h = F.relu(self.hidden_norm[i](self.hidden[i](torch.cat([shared[:, i], context], dim=1))))
             outputs.append(self.out[i](h if masks is None else h * masks[3 * i + 2]))
         stacked = torch.stack([o[:, : 5 + DELAYS] for o in outputs], dim=1)
         action, timing, confidence = torch.split(stacked, [3, DELAYS, 2], dim=-1)
-        return TeamOutput(action, timing, confidence, outputs[-1][:, 5 + DELAYS :], shared)
+        # The Arbitrageur comes last; every other agent's output ends with its confidences.
+        inefficiency = outputs[-1][:, 5 + DELAYS :] if self.agents[-1] == ARBITRAGEUR else None
+        return TeamOutput(action, timing, confidence, inefficiency, shared)
 
 
 def auxiliary_loss(output: TeamOutput, net_r: Tensor) -> Tensor:
     """Cross-entropy of the confidences (net R > 0) and squared error of the expected net R; ``net_r`` (batch, 2)."""
     wins = (net_r > 0).to(net_r.dtype)[:, None].expand_as(output.confidence)
-    confidence = F.binary_cross_entropy_with_logits(output.confidence, wins)
-    return confidence + 0.1 * F.mse_loss(output.inefficiency, net_r)
+    loss = F.binary_cross_entropy_with_logits(output.confidence, wins)
+    if output.inefficiency is not None:
+        loss = loss + 0.1 * F.mse_loss(output.inefficiency, net_r)
+    return loss
 
 
 def load(tensors: dict[str, np.ndarray], config: dict[str, Any]) -> Team:

@@ -83,11 +83,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _params(arguments: argparse.Namespace) -> None:
-    from algospace.consensus import MARLParams
     from algospace.data.params import DataParams
     from algospace.features.params import FeatureParams
     from algospace.indicators.params import IndicatorParams
     from algospace.market import MarketParams
+    from algospace.marl.params import MARLParams
     from algospace.mrms.params import MRMSParams
     from algospace.params import RuntimeParams
     from algospace.pipeline.config import SECTIONS, load_params

@@ -5,18 +5,17 @@ depends on the event alone and can be repeated.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from algospace import nets
 from algospace.agents import Team
 from algospace.env import AGAINST, AGENTS, PASS, WITH, vote
-from algospace.mappo import PPOParams
 from algospace.params import Params
 from algospace.ppo import Observation
 
@@ -33,35 +32,12 @@ class Gate2Params(Params):
     margin: float
 
 
-class MARLParams(Params):
-    """The `marl` section: what to train on, the networks, MAPPO, Gate 2."""
-
-    train_on: Literal["signals", "synergies"]
-    channels: tuple[int, int, int]
-    stride: int = Field(ge=1)
-    n_heads: int = Field(ge=2, multiple_of=2)  # with an odd number inference leaves its one path (decision 0003)
-    message_dim: int = Field(ge=1)
-    head_dim: int = Field(ge=1)
-    critic_dim: int = Field(ge=1)
-    dropout: float = Field(ge=0, lt=1)
-    ppo: PPOParams
-    gate2: Gate2Params
-
-    @model_validator(mode="after")
-    def _heads_share_the_width(self) -> Self:
-        if self.channels[-1] % self.n_heads:
-            raise ValueError(
-                f"expected the last of channels to be a multiple of n_heads ({self.n_heads}), found {self.channels[-1]}"
-            )
-        return self
-
-
 class Consensus(NamedTuple):
     """What 50 passes say of one event."""
 
     probabilities: np.ndarray  # (agents, 3) mean of the passes
     votes: np.ndarray  # (agents,) argmax of each
-    action: int  # PASS, WITH or AGAINST: at least two of three, else PASS
+    action: int  # PASS, WITH or AGAINST: that of more than half, else PASS
     agreement: int  # how many voted for it
     delay: int  # bars the leading agreeing agent wants to wait
     agent_confidence: np.ndarray  # (agents,) mean probability of net R > 0 for the action (for WITH when it is PASS)
@@ -87,14 +63,17 @@ def consensus(team: Team, observation: Observation, seed: int, params: Gate2Para
     action = output.action.softmax(-1).double().cpu().numpy()
     timing = output.timing.softmax(-1).double().cpu().numpy()
     confidence = output.confidence.sigmoid().double().cpu().numpy()
-    return combine(action, timing, confidence, params)
+    return combine(action, timing, confidence, team.agents, params)
 
 
-def combine(action: np.ndarray, timing: np.ndarray, confidence: np.ndarray, params: Gate2Params) -> Consensus:
+def combine(
+    action: np.ndarray, timing: np.ndarray, confidence: np.ndarray, agents: Sequence[str], params: Gate2Params
+) -> Consensus:
     """Combine passes: probabilities (passes, agents, 3), (passes, agents, delays), confidences (passes, agents, 2).
 
-    C = sum_agree(w c) / sum_agree(w) (1 - split penalty if two of three) - uncertainty penalty sum(w s), cut to
-    [0, 1]; c and s are the mean and the standard deviation of an agent's confidence.
+    C = sum_agree(w c) / sum_agree(w) (1 - split penalty if not unanimous) - uncertainty penalty sum(w s), cut to
+    [0, 1]; c and s are the mean and the standard deviation of an agent's confidence. The weights of ``agents`` that
+    are not all sum to one as those of all do.
     """
     mean = action.mean(0)
     votes = mean.argmax(-1)
@@ -102,12 +81,14 @@ def combine(action: np.ndarray, timing: np.ndarray, confidence: np.ndarray, para
     agrees = votes == winner
     side = 1 if winner == AGAINST else 0
     c, s = confidence[:, :, side].mean(0), confidence[:, :, side].std(0)
-    weights = np.array(params.vote_weights)
+    weights = np.array([params.vote_weights[AGENTS.index(name)] for name in agents])
+    weights = weights * (sum(params.vote_weights) / weights.sum())
     doubt = params.uncertainty_penalty * float((weights * s).sum())
-    split = params.split_penalty if agrees.sum() == 2 else 0.0
+    decided = 2 * agrees.sum() > len(agents)
+    split = params.split_penalty if decided and not agrees.all() else 0.0
     agreed = float((weights * c)[agrees].sum())
     team = agreed / float(weights[agrees].sum()) * (1 - split) - doubt if agrees.any() else 0.0
-    brief = float(agrees.sum()) / len(AGENTS) * agreed - doubt
+    brief = float(agrees.sum()) / len(agents) * agreed - doubt
     total = _entropy(mean)
     aleatoric = _entropy(action).mean(0)
     return Consensus(
@@ -164,7 +145,8 @@ def gate2(
     """
     reasons = []
     if result.action == PASS:
-        reasons.append("consensus: pass" if result.agreement >= 2 else "consensus: three different votes")
+        decided = 2 * result.agreement > len(result.votes)
+        reasons.append("consensus: pass" if decided else "consensus: no majority")
     elif result.action == AGAINST:
         reasons.append("consensus: against the synergy")
     if result.action == WITH and not probability >= break_even + params.margin:

@@ -25,7 +25,7 @@ from algospace.mrms.state import SIDES
 from algospace.ppo import Observation, Step
 from algospace.synergy import Gate1Params
 
-AGENTS = ("structure", "tactical", "arbitrageur")
+AGENTS = STRUCTURE, TACTICAL, ARBITRAGEUR = ("structure", "tactical", "arbitrageur")
 PASS, WITH, AGAINST = range(3)
 DELAYS = 5  # bars an entry may wait beyond the next open: 0..4
 
@@ -114,13 +114,14 @@ class Windows:
 
 
 def vote(actions: Tensor) -> tuple[Tensor, Tensor]:
-    """Majority of three votes: action (batch,) and the index of the leading agent that agrees with it.
+    """Majority of votes (batch, agents): action (batch,) and the index of the leading agent that agrees with it.
 
-    Two of three decide, whatever the voting weights 0.4, 0.3, 0.3; three different votes mean pass. The leader is the
-    first agent (in the order of `AGENTS`, the order of the weights) that voted for the winner; its timing counts.
+    More than half decide, whatever the voting weights 0.4, 0.3, 0.3: two of three; else it is a pass. The leader is
+    the first agent (in the order of `AGENTS`, the order of the weights) that voted for the winner; its timing counts.
     """
     counts = torch.stack([(actions == a).sum(-1) for a in (PASS, WITH, AGAINST)], dim=-1)
-    winner = torch.where(counts.max(-1).values >= 2, counts.argmax(-1), torch.full_like(counts[..., 0], PASS))
+    decided = 2 * counts.max(-1).values > actions.shape[-1]
+    winner = torch.where(decided, counts.argmax(-1), torch.full_like(counts[..., 0], PASS))
     leader = (actions == winner[..., None]).to(torch.int64).argmax(-1)
     return winner, leader
 
@@ -136,6 +137,8 @@ class TradingEnv:
         Discount per bar spent flat; none is taken inside a trade.
     seed
         Of the episodes' starting points.
+    n_agents
+        That vote.
 
     Raises
     ------
@@ -154,11 +157,12 @@ class TradingEnv:
         gamma: float,
         seed: int,
         device: str,
+        n_agents: int = len(AGENTS),
     ) -> None:
         n = len(candidates.row)
         if n < 2:
             raise InputError(f"marl: expected candidates to train on, found {n}")
-        self.num_envs, self.device, self.params = num_envs, device, params
+        self.num_envs, self.n_agents, self.device, self.params = num_envs, n_agents, device, params
         self.generator = torch.Generator(device).manual_seed(seed)
         self.views = views
 
@@ -212,17 +216,18 @@ class TradingEnv:
         return self.net_r[observation["index"], :, 0]
 
     def step(self, actions: Tensor) -> Step:
-        """Apply actions (episodes, 3 agents, 2): vote 0..2 and delay 0..4.
+        """Apply actions (episodes, agents, 2): vote 0..2 and delay 0..4.
 
         Raises
         ------
         InputError
             For an action outside the space.
         """
-        if actions.shape != (self.num_envs, len(AGENTS), 2) or not (
+        shape = (self.num_envs, self.n_agents, 2)
+        if actions.shape != shape or not (
             ((actions >= 0) & (actions < torch.tensor([3, DELAYS], device=self.device))).all()
         ):
-            raise InputError(f"env: expected actions ({self.num_envs}, 3, 2) below (3, {DELAYS}), found others")
+            raise InputError(f"env: expected actions {shape} below (3, {DELAYS}), found others")
         winner, leader = vote(actions[..., 0])
         delay = actions[..., 1].gather(1, leader[:, None])[:, 0]
         side = (winner - 1).clamp(min=0)

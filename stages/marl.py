@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from algospace import artefacts, consensus, env, mappo, nets
+from algospace import artefacts, nets
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared, windows
 from algospace.features.fitted import Fitted
+from algospace.marl import engine, exams, figures
+from algospace.marl.params import MARLParams
 from algospace.mrms import model as risk_model
 from algospace.mrms.proposal import Proposal, propose
 from algospace.mrms.state import states
@@ -18,7 +20,6 @@ from algospace.pipeline.config import load_params
 from algospace.pipeline.curves import write_curves
 from algospace.pipeline.settings import load_settings
 from algospace.pipeline.training_state import training_state
-from algospace.policy import exams
 
 MAIN = Path("data/prepared/main_training_data.parquet")
 MANIFEST = Path("data/prepared/manifest.json")
@@ -33,10 +34,10 @@ CURVES = Path("metrics/curves/marl")
 
 
 def main() -> None:
-    """Train on train, calibrate on select, quote on report, at initial and at trained weights."""
+    """Train every seed on train; choose one and calibrate it on select; quote it on report."""
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
-    params = load_params("marl", consensus.MARLParams)
+    params = load_params("marl", MARLParams)
     settings = load_settings(artefacts.read_json(MANIFEST))
     stage.make_deterministic(runtime, seed)
 
@@ -58,23 +59,24 @@ def main() -> None:
         return exams.material(m5, ends, rows, regime, proposal, settings, runtime.device)
 
     lessons = of_split(TRAIN, params.train_on == "synergies")
-    validation = {name: of_split(code, False) for name, code in (("select", SELECT), ("report", REPORT))}
-    world = env.TradingEnv(
-        lessons.candidates, lessons.sessions, lessons.views, settings.contract, settings.market,
-        params.ppo.num_envs, params.ppo.gamma, seed, runtime.device,
-    )  # fmt: skip
+    exam = {name: of_split(code, False) for name, code in (("select", SELECT), ("report", REPORT))}
     with training_state("marl") as state:
-        team = exams.new_team(params, lessons.candidates.context.shape[1], seed).to(runtime.device)
-        before = exams.examine(team, validation, settings)
-        history = mappo.train(world, team, params.ppo, params.critic_dim, seed, state).history
-        after = exams.examine(team, validation, settings)
-        calibration = exams.calibrate(after["select"], validation["select"].candidates)
+        runs = [
+            engine.run(lessons, exam["select"], exam, params, settings, runtime, seed + k, state.part, f"seed_{k}")
+            for k in params.seeds
+        ]
+        folds = engine.walk_forward(lessons, params, settings, runtime, seed, state.part)
+        best = engine.choose(runs)
+        run, calibration = runs[best], exams.calibrate(runs[best].judged["select"], exam["select"].candidates)
+        untrained = engine.new_team(params, lessons.candidates.context.shape[1], seed + params.seeds[best])
+        initial = {half: exams.judge(untrained, given, settings) for half, given in exam.items()}
 
-        header = {"team": team.config, "calibration": calibration._asdict()}
-        artefacts.write_tensors(MODEL, nets.arrays(team), header)
-        figures = exams.exam_figures(before, after, validation, calibration)
-        artefacts.write_json(METRICS, rounded({"train_candidates": len(lessons.sessions)} | history[-1] | figures))
-        write_curves(CURVES, history)
+        header = {"team": run.team.config, "calibration": calibration._asdict()}
+        artefacts.write_tensors(MODEL, nets.arrays(run.team), header)
+        found = figures.figures(initial, run, exam, calibration, lessons, params, settings)
+        found |= {"seeds": figures.seeds(runs, params, best, seed), "folds": figures.walk_forward(folds, params, seed)}
+        artefacts.write_json(METRICS, rounded(found))
+        write_curves(CURVES, run.history)
 
 
 if __name__ == "__main__":

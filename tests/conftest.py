@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from algospace import synthetic
-from algospace.consensus import Calibration, MARLParams
+from algospace.consensus import Calibration
 from algospace.data import contracts
 from algospace.data.bars import fill_gaps
 from algospace.data.params import DataParams
@@ -16,12 +16,13 @@ from algospace.features.params import FeatureParams
 from algospace.features.windows import GATE1_CODE, REGIME
 from algospace.indicators.params import IndicatorParams
 from algospace.market import MarketParams
+from algospace.marl import engine
+from algospace.marl.params import MARLParams
 from algospace.mrms import model as ensemble
 from algospace.mrms.communication import TrackNet
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.state import feature_names
 from algospace.pipeline.config import load_params
-from algospace.policy import exams
 from algospace.policy.decide import Policy, Settings
 from algospace.rde.model import RegimeVAE
 from algospace.rde.space import Space
@@ -134,7 +135,7 @@ def _policy(settings, fitted_state, section):
     for agent in (risk.position, risk.stop, risk.target):
         torch.nn.init.normal_(agent.network[-1].weight)
     marl = section("marl", MARLParams).model_copy(update={"channels": (4, 8, 8), "head_dim": 16, "n_heads": 2})
-    team = exams.new_team(marl, LATENT + GATE1_CODE + PROPOSAL_CODE, seed=0)
+    team = engine.new_team(marl, LATENT + GATE1_CODE + PROPOSAL_CODE, seed=0)
     memory = TrackNet(8, 4, 0.1)
     memory.start_at(torch.rand(30, 8).round(decimals=2))
     for model in (regime, risk, memory, team):

@@ -8,8 +8,8 @@ from torch import nn
 
 from algospace import agents, nets
 from algospace.agents import Team, TeamOutput, Trunk
-from algospace.consensus import MARLParams
 from algospace.env import AGENTS, DELAYS
+from algospace.marl.params import MARLParams
 from algospace.pipeline.config import load_params
 from algospace.teams import Communication
 
@@ -21,11 +21,11 @@ N_CONTEXT = 38 + 5
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def default_team(seed=0, gain=1.0):
+def default_team(seed=0, gain=1.0, names=AGENTS):
     """The default sizes; the output layers are made large, so that small differences show."""
     torch.manual_seed(seed)
     team = Team(
-        N_CONTEXT, DEFAULT.channels, DEFAULT.stride, DEFAULT.n_heads, DEFAULT.message_dim, DEFAULT.head_dim,
+        names, N_CONTEXT, DEFAULT.channels, DEFAULT.stride, DEFAULT.n_heads, DEFAULT.message_dim, DEFAULT.head_dim,
         DEFAULT.dropout, FEATURES, 9,
     )  # fmt: skip
     for layer in team.out:

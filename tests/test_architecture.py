@@ -27,7 +27,8 @@ ORDER = (
     "mrms.fit", "mrms.proposal", "mrms.trades", "mrms.ppo", "mrms.method", "mrms.walk_forward",
     "mrms.figures", "mrms.communication", "mrms.pictures",
     "env", "agents", "mappo", "consensus",
-    "policy.simulation", "policy.decide", "policy.exams", "policy.bundle", "pictures", "report", "policy.evaluation",
+    "marl.params", "policy.simulation", "policy.decide", "policy.bundle", "marl.exams", "marl.pretraining",
+    "marl.engine", "marl.figures", "pictures", "report", "policy.evaluation",
 )  # fmt: skip
 PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings")
 
@@ -98,7 +99,7 @@ def test_imports_run_one_way(module):
         above |= set(ORDER)
     if module.startswith("pipeline."):
         above |= {f"pipeline.{name}" for name in PIPELINE[: PIPELINE.index(module.split(".")[1])]}
-    packages = {"", "data", "indicators", "features", "rde", "mrms", "policy", "pipeline"}
+    packages = {"", "data", "indicators", "features", "rde", "mrms", "marl", "policy", "pipeline"}
     used = {name.removeprefix("algospace").removeprefix(".") for name in imports(source(f"algospace.{module}"))}
     assert used - packages <= above, f"{module} imports {sorted(used - packages - above)}"
 

@@ -8,8 +8,9 @@ import torch
 
 from algospace import consensus, nets
 from algospace.agents import Team
-from algospace.consensus import Calibration, MARLParams, combine, gate2
+from algospace.consensus import Calibration, combine, gate2
 from algospace.env import AGAINST, AGENTS, DELAYS, PASS, WITH
+from algospace.marl.params import MARLParams
 from algospace.pipeline.config import load_params
 
 PARAMS = load_params("marl", MARLParams, Path(__file__).parents[1] / "params.yaml").gate2
@@ -22,7 +23,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def team(seed=0, dropout=0.2):
     torch.manual_seed(seed)
-    made = Team(6, (8, 8, 8), 2, 2, 4, 16, dropout, {"structure": 8, "tactical": 7, "arbitrageur": 15}, 9).eval()
+    made = Team(
+        AGENTS, 6, (8, 8, 8), 2, 2, 4, 16, dropout, {"structure": 8, "tactical": 7, "arbitrageur": 15}, 9
+    ).eval()
     for layer in made.out:
         torch.nn.init.orthogonal_(layer.weight, 1.0)
     return made
@@ -142,7 +145,7 @@ def majority(votes):
 @pytest.mark.parametrize("votes", TRIPLES)
 def test_table_of_27_votes(votes):
     confidence = ((0.9, 0.2), (0.7, 0.4), (0.6, 0.5))
-    found = combine(*passes(votes, confidence, spread=0.05, delays=(4, 2, 1)), PARAMS)
+    found = combine(*passes(votes, confidence, spread=0.05, delays=(4, 2, 1)), AGENTS, PARAMS)
     action, count, leader = majority(votes)
     assert found.votes.tolist() == list(votes)
     assert (found.action, found.agreement) == (action, count)
@@ -162,7 +165,7 @@ def test_table_of_27_votes(votes):
 
 @pytest.mark.parametrize("votes", TRIPLES)
 def test_only_unanimity_can_satisfy_the_brief(votes):
-    sure = combine(*passes(votes, ((1.0, 1.0),) * 3), PARAMS)
+    sure = combine(*passes(votes, ((1.0, 1.0),) * 3), AGENTS, PARAMS)
     assert (sure.prd_confidence >= 0.65) == (len(set(votes)) == 1)
     # While our own formula lets two of three through.
     if sure.agreement == 2:
@@ -170,15 +173,17 @@ def test_only_unanimity_can_satisfy_the_brief(votes):
 
 
 def test_confidence_is_cut_to_a_probability():
-    assert combine(*passes((1, 1, 1), ((0.1, 0.1),) * 3, spread=0.5), PARAMS).confidence == 0.0
-    assert combine(*passes((1, 1, 1), ((1.0, 1.0),) * 3), other_params(uncertainty_penalty=0.0)).confidence == 1.0
+    assert combine(*passes((1, 1, 1), ((0.1, 0.1),) * 3, spread=0.5), AGENTS, PARAMS).confidence == 0.0
+    assert (
+        combine(*passes((1, 1, 1), ((1.0, 1.0),) * 3), AGENTS, other_params(uncertainty_penalty=0.0)).confidence == 1.0
+    )
 
 
 def test_votes_are_of_the_mean_not_of_most_passes():
     action, timing, confidence = passes((WITH, WITH, WITH))
     action[:20, 0] = [1.0, 0.0, 0.0]  # 20 passes are sure to pass ...
     action[20:, 0] = [0.45, 0.55, 0.0]  # ... 30 lean to trading
-    assert combine(action, timing, confidence, PARAMS).votes.tolist() == [PASS, WITH, WITH]
+    assert combine(action, timing, confidence, AGENTS, PARAMS).votes.tolist() == [PASS, WITH, WITH]
 
 
 # Uncertainty
@@ -188,7 +193,7 @@ def test_uncertainty_adds_up():
     rng = np.random.default_rng(0)
     for concentration in (0.05, 1.0, 20.0):
         action = rng.dirichlet(np.full(3, concentration), (50, 3))
-        found = combine(action, np.full((50, 3, DELAYS), 0.2), rng.random((50, 3, 2)), PARAMS)
+        found = combine(action, np.full((50, 3, DELAYS), 0.2), rng.random((50, 3, 2)), AGENTS, PARAMS)
         assert (found.epistemic >= 0).all()
         np.testing.assert_allclose(found.total, found.aleatoric + found.epistemic, rtol=0, atol=1e-12)
         assert (found.total <= math.log(3) + 1e-12).all()
@@ -199,7 +204,7 @@ def test_uncertainty_by_hand():
     action[:25, 0], action[25:, 0] = [1, 0, 0], [0, 1, 0]  # sure each time, and never of the same
     action[:, 1] = [1 / 3] * 3  # always undecided
     action[:, 2] = [0, 0, 1]  # always sure
-    found = combine(action, timing, confidence, PARAMS)
+    found = combine(action, timing, confidence, AGENTS, PARAMS)
     np.testing.assert_allclose(found.total, [math.log(2), math.log(3), 0], atol=1e-9)
     np.testing.assert_allclose(found.aleatoric, [0, math.log(3), 0], atol=1e-9)
     np.testing.assert_allclose(found.epistemic, [math.log(2), 0, 0], atol=1e-9)
@@ -240,7 +245,7 @@ def ask(votes=(WITH, WITH, WITH), params=PARAMS, **changes):
         "probability": 0.5, "break_even": 0.4, "units": 2, "affordable": 5, "reward_risk": 2.0,
         "min_reward_risk": 1.5, "breaches": (),
     }  # fmt: skip
-    return gate2(combine(*passes(votes), params), **(good | changes), params=params)
+    return gate2(combine(*passes(votes), AGENTS, params), **(good | changes), params=params)
 
 
 def test_no_reason_means_trade():
@@ -253,7 +258,7 @@ def test_no_reason_means_trade():
     [
         ({"votes": (PASS, PASS, WITH)}, "consensus: pass"),
         ({"votes": (PASS, PASS, PASS)}, "consensus: pass"),
-        ({"votes": (PASS, WITH, AGAINST)}, "consensus: three different votes"),
+        ({"votes": (PASS, WITH, AGAINST)}, "consensus: no majority"),
         ({"votes": (AGAINST, AGAINST, WITH)}, "consensus: against the synergy"),
         ({"probability": 0.3999}, "confidence: below break-even"),
         ({"probability": 0.5, "break_even": 0.5001}, "confidence: below break-even"),

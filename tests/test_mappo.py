@@ -9,10 +9,10 @@ from savers import Hook
 from torch import nn
 
 from algospace import agents, mappo, ppo
-from algospace.consensus import MARLParams
 from algospace.env import DELAYS, vote
 from algospace.errors import InputError
 from algospace.mappo import PPOParams, TradingLearner
+from algospace.marl.params import MARLParams
 from algospace.pipeline import training_state
 from algospace.pipeline.config import load_params
 from algospace.ppo import Rollout, Step
@@ -206,7 +206,7 @@ class Signs:
 def small_team(seed=0, dropout=0.2):
     torch.manual_seed(seed)
     sizes = {"structure": 2, "tactical": 2, "arbitrageur": 2}
-    return agents.Team(4, (4, 4, 4), 1, 1, 4, 16, dropout, sizes, 1)
+    return agents.Team(tuple(sizes), 4, (4, 4, 4), 1, 1, 4, 16, dropout, sizes, 1)
 
 
 def train(team, env, params=PARAMS, seed=0, on_step=lambda step, snapshot: None, resumed=None):
@@ -306,7 +306,7 @@ def test_the_ratio_is_one_in_minibatches_of_the_default_team():
     marl = load_params("marl", MARLParams, Path(__file__).parents[1] / "params.yaml")
     torch.manual_seed(0)
     team = agents.Team(
-        43, marl.channels, marl.stride, marl.n_heads, marl.message_dim, marl.head_dim, marl.dropout,
+        marl.agents, 43, marl.channels, marl.stride, marl.n_heads, marl.message_dim, marl.head_dim, marl.dropout,
         {"structure": 8, "tactical": 7, "arbitrageur": 15}, 9,
     ).train()  # fmt: skip
     env, critic = Wide(64), team.critic(16)

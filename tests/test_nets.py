@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from algospace import agents, nets
-from algospace.consensus import MARLParams
+from algospace.marl.params import MARLParams
 from algospace.mrms import model as ensemble
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.state import feature_names
@@ -126,8 +126,8 @@ class SeededTeam(nn.Module):
         super().__init__()
         params = load_params("marl", MARLParams, FILE)
         self.team = agents.Team(
-            43, params.channels, params.stride, params.n_heads, params.message_dim, params.head_dim, params.dropout,
-            {"structure": 8, "tactical": 7, "arbitrageur": 15}, 9,
+            params.agents, 43, params.channels, params.stride, params.n_heads, params.message_dim, params.head_dim,
+            params.dropout, {"structure": 8, "tactical": 7, "arbitrageur": 15}, 9,
         )  # fmt: skip
         for layer in self.team.out:
             nn.init.orthogonal_(layer.weight, 1.0)

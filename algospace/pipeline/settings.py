@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from algospace.consensus import MARLParams
 from algospace.features import prepared
 from algospace.features.params import FeatureParams
 from algospace.indicators.params import IndicatorParams
 from algospace.market import MarketParams
+from algospace.marl.params import MARLParams
 from algospace.params import RuntimeParams
 from algospace.pipeline.config import load_params
 from algospace.policy.decide import Settings

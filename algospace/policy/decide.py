@@ -4,6 +4,7 @@ A decision at the close of a bar knows the bars up to it. It also depends on the
 `algospace.market` from ``trade_from`` on (the first bar unless told otherwise).
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -186,7 +187,7 @@ def replay(
             "regime": [round(float(x), 6) for x in regime[i]],
             "archetype": policy.archetypes[int(policy.space.nearest(regime[i : i + 1])[0])],
             "proposal": _proposal_record(event, direction, settings, single, sized, advice, equity),
-            "consensus": _consensus_record(result, probability, break_even),
+            "consensus": _consensus_record(policy.team.agents, result, probability, break_even),
         }
         if reasons:
             _refuse(record, reasons)
@@ -263,14 +264,14 @@ def _proposal_record(
     }
 
 
-def _consensus_record(result: Consensus, probability: float, break_even: float) -> Record:
+def _consensus_record(names: Sequence[str], result: Consensus, probability: float, break_even: float) -> Record:
     def rounded(values: np.ndarray) -> dict[str, float]:
-        return {name: round(float(x), 6) for name, x in zip(env.AGENTS, values, strict=True)}
+        return {name: round(float(x), 6) for name, x in zip(names, values, strict=True)}
 
     return {
         "passes": consensus.PASSES,
         "action": consensus.ACTIONS[result.action],
-        "votes": {n: consensus.ACTIONS[v] for n, v in zip(env.AGENTS, result.votes, strict=True)},
+        "votes": {n: consensus.ACTIONS[v] for n, v in zip(names, result.votes, strict=True)},
         "agreement": result.agreement,
         "confidence": round(result.confidence, 6),
         "prd_confidence": round(result.prd_confidence, 6),

@@ -166,7 +166,7 @@ def _decisions(replay: Replay) -> pd.DataFrame:
 
 
 LIMITATIONS = (
-    "One seed and one split: no interval over seeds, no walk-forward folds.",
+    "One market and one split. Several seeds, and walk-forward folds, are judged on validation (metrics/marl.json).",
     "Regime vectors and proposals of the first block of train come from models that knew what came later.",
     "Intervals resample the trades of one path; they do not cover the choice of this market.",
 )

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from algospace.consensus import MARLParams
 from algospace.data.params import DataParams
 from algospace.errors import InputError
 from algospace.indicators.params import IndicatorParams
 from algospace.market import MarketParams
+from algospace.marl.params import MARLParams
 from algospace.mrms.params import MRMSParams
 from algospace.params import RuntimeParams
 from algospace.pipeline import config

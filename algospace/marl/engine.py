@@ -1,0 +1,132 @@
+"""The agents' training put together: a run per seed, the choice among them, and walk-forward folds inside train."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from algospace import agents, env, mappo, market, training
+from algospace.errors import InputError
+from algospace.features import windows
+from algospace.features.table import SIDE
+from algospace.marl import exams, pretraining
+from algospace.marl.exams import Judged, Material
+from algospace.marl.params import MARLParams
+from algospace.marl.pretraining import Pretrained
+from algospace.params import RuntimeParams
+from algospace.policy.decide import Settings
+
+BARS = 6  # 5-minute bars in a 30-minute bar
+TAIL = 0.15  # share of a fold's past that stops its pre-training
+
+
+class Run(NamedTuple):
+    """One training, from first weights to the last update."""
+
+    team: agents.Team
+    pretrained: dict[str, Pretrained]  # of each agent that was pre-trained
+    history: training.History
+    judged: dict[str, Judged]  # of each exam
+
+
+class Fold(NamedTuple):
+    """A later stretch of train, judged by a team that has learnt from what came before it alone."""
+
+    given: Material
+    judged: Judged
+
+
+def new_team(params: MARLParams, n_context: int, seed: int) -> agents.Team:
+    """A team with the weights that the seed gives."""
+    torch.manual_seed(seed)
+    sizes = {env.STRUCTURE: len(windows.STRUCTURE), env.TACTICAL: len(windows.TACTICAL)}
+    return agents.Team(
+        params.agents, n_context + market.ACCOUNT_FEATURES, params.channels, params.stride, params.n_heads,
+        params.message_dim, params.head_dim, params.dropout, sizes | {env.ARBITRAGEUR: sum(sizes.values())}, len(SIDE),
+    )  # fmt: skip
+
+
+def run(
+    lessons: Material,
+    select: Material,
+    exam: dict[str, Material],
+    params: MARLParams,
+    settings: Settings,
+    runtime: RuntimeParams,
+    seed: int,
+    part: training.Part,
+    name: str,
+) -> Run:
+    """Pre-train a team on ``lessons``, stopping on ``select``; train it by MAPPO; judge it on every exam.
+
+    ``name`` is that of the run among the stage's training states.
+    """
+    team = new_team(params, lessons.candidates.context.shape[1], seed).to(runtime.device)
+    pretrained: dict[str, Pretrained] = {
+        agent: pretraining.pretrain(
+            team, agent, lessons, select, params.pretraining.optimizer, runtime, seed, part(f"{name}_{agent}")
+        )
+        for agent in params.pretraining.agents
+        if agent in params.agents
+    }
+    world = env.TradingEnv(
+        lessons.candidates, lessons.sessions, lessons.views, settings.contract, settings.market,
+        params.ppo.num_envs, params.ppo.gamma, seed, runtime.device, len(params.agents),
+    )  # fmt: skip
+    history = mappo.train(world, team, params.ppo, params.critic_dim, seed, part(name)).history
+    return Run(team, pretrained, history, {half: exams.judge(team, given, settings) for half, given in exam.items()})
+
+
+def choose(runs: list[Run]) -> int:
+    """Which run is exported: the one whose consensus earns the most net R a candidate on the selecting half.
+
+    The rule stands before any result is seen; of equals the first wins.
+    """
+    return int(np.argmax([one.judged["select"].net_r.mean() for one in runs]))
+
+
+def before(lessons: Material, start: int, embargo: int) -> np.ndarray:
+    """Positions of the candidates whose trades end at least ``embargo`` bars before candidate ``start``.
+
+    On either side and with any delay: what is learnt from them has ended before what is judged begins.
+    """
+    ends = lessons.candidates.exit_row.max(axis=(1, 2))
+    return np.flatnonzero(ends < lessons.candidates.row[start] - embargo)
+
+
+def folds(lessons: Material, count: int) -> list[np.ndarray]:
+    """Positions of the candidates of ``count`` blocks, one after the other, cut between sessions.
+
+    They cover the later half of train. There the frozen experts' outputs come from models that knew the past alone,
+    since the experts' own folds are halves of train or less.
+    """
+    days = np.unique(lessons.sessions[len(lessons.sessions) // 2 :])
+    return [np.flatnonzero(np.isin(lessons.sessions, block)) for block in np.array_split(days, count)]
+
+
+def walk_forward(
+    lessons: Material,
+    params: MARLParams,
+    settings: Settings,
+    runtime: RuntimeParams,
+    seed: int,
+    part: training.Part,
+) -> list[Fold]:
+    """Judge each fold's block by a team, of the first seed, that has learnt from what came before the block.
+
+    The last `TAIL` of that stops the pre-training. Purge and embargo (that of the splits) lie before both.
+    """
+    embargo = max(BARS * settings.data.embargo_m30_bars, settings.data.embargo_m5_bars)
+    found = []
+    for k, block in enumerate(folds(lessons, params.folds) if params.folds else []):
+        past = before(lessons, block[0], embargo)
+        if len(past) < 2:
+            raise InputError(f"marl.folds: expected candidates before each of {params.folds} blocks, found {len(past)}")
+        tail = past[int(len(past) * (1 - TAIL)) :]
+        asked = lessons.of(block)
+        one = run(
+            lessons.of(before(lessons, tail[0], embargo)), lessons.of(tail), {"block": asked}, params, settings,
+            runtime, seed + params.seeds[0], part, f"fold_{k}",
+        )  # fmt: skip
+        found.append(Fold(asked, one.judged["block"]))
+    return found

@@ -1,0 +1,99 @@
+"""Exams: a team's consensus on many candidates, at whatever weights it has, each with a fresh account."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from algospace import agents, consensus, env, market
+from algospace.consensus import Calibration
+from algospace.features.windows import Rows
+from algospace.mrms.proposal import Proposal
+from algospace.policy.decide import Settings
+
+
+class Material(NamedTuple):
+    """Candidates of one stretch of time and the windows that end at them."""
+
+    candidates: env.Candidates
+    sessions: np.ndarray  # session id of each candidate
+    synergies: np.ndarray  # bool: which of them completed a synergy
+    views: env.Windows
+
+    def of(self, chosen: np.ndarray) -> "Material":
+        """The candidates at positions, or of a mask, ``chosen``."""
+        candidates = self.candidates._replace(
+            **{name: value[chosen] for name, value in self.candidates._asdict().items() if name != "proposal"},
+            proposal=self.candidates.proposal.of(chosen),
+        )
+        return Material(candidates, self.sessions[chosen], self.synergies[chosen], self.views)
+
+    def observe(self, chosen: np.ndarray) -> dict[str, torch.Tensor]:
+        """What the agents see of the candidates at positions ``chosen``, the account's state left out."""
+        seen = self.views.at(
+            torch.from_numpy(self.candidates.row[chosen]), torch.from_numpy(self.candidates.direction[chosen])
+        )
+        return seen | {"context": torch.from_numpy(self.candidates.context[chosen])}
+
+
+def material(
+    m5: pd.DataFrame,
+    ends: np.ndarray,
+    rows: Rows,
+    regime: np.ndarray,
+    proposal: Proposal,
+    settings: Settings,
+    device: str,
+) -> Material:
+    """Assemble the candidates at rows ``ends`` of a feature table; ``regime`` (len(ends), latent) are their vectors."""
+    costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
+    found = env.candidates(
+        m5, ends, regime, proposal, market.Bars.of(m5), costs, settings.gate1, settings.market.max_bars
+    )
+    session, synergy = (m5[name].to_numpy()[ends] for name in ("session_id", "gate1_type"))
+    return Material(found, session, synergy != 0, env.Windows(rows, settings.features, device))
+
+
+class Judged(NamedTuple):
+    """Consensus of a team on n candidates, each with a fresh account: arrays (n,)."""
+
+    action: np.ndarray
+    delay: np.ndarray
+    confidence: np.ndarray  # of the chosen side; of the signal's own side where the action is pass
+    net_r: np.ndarray  # realised, one unit, 0 for pass
+
+
+def judge(team: agents.Team, given: Material, settings: Settings) -> Judged:
+    """Run the 50 passes on every candidate; the account's state is that of a fresh account."""
+    team.eval()
+    candidates = given.candidates
+    account = market.Account.new(settings.market.account.equity, (1,))
+    account_code = account.observe(settings.market.limits, settings.market.account.equity)
+    rows = []
+    for i in tqdm(range(len(candidates.row)), desc="consensus", unit="candidate", disable=None, leave=False):
+        observation = given.observe(np.array([i])) | {"account": account_code}
+        result = consensus.consensus(team, observation, settings.seed, settings.gate2)
+        side = max(result.action - 1, 0)
+        net_r = candidates.net_r[i, side, result.delay] if result.action != env.PASS else 0.0
+        rows.append((result.action, result.delay, result.confidence, net_r))
+    columns = list(zip(*rows, strict=True)) or [()] * 4
+    return Judged(*(np.array(column) for column in columns))
+
+
+def sides(judged: Judged) -> np.ndarray:
+    """Side (n,) that each confidence speaks of: 0 with the signal, 1 against it."""
+    side: np.ndarray = np.maximum(judged.action.astype(int) - 1, 0)
+    return side
+
+
+def won(judged: Judged, candidates: env.Candidates) -> np.ndarray:
+    """Whether the side that each confidence speaks of had a positive net R, entered at the next open: bool (n,)."""
+    hit: np.ndarray = candidates.net_r[np.arange(len(judged.action)), sides(judged), 0] > 0
+    return hit
+
+
+def calibrate(judged: Judged, candidates: env.Candidates) -> Calibration:
+    """Fit the confidence to what happened on the side it speaks of (the selecting half of validation)."""
+    return Calibration.fit(judged.confidence, won(judged, candidates))

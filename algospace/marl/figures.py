@@ -1,0 +1,151 @@
+"""The figures of the agents: what training changed, what seeds and folds came to, beside rules that learn nothing."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.stats import trim_mean
+
+from algospace import env, market, performance
+from algospace.consensus import Calibration
+from algospace.marl import pretraining
+from algospace.marl.engine import Fold, Run
+from algospace.marl.exams import Judged, Material, sides, won
+from algospace.marl.params import MARLParams
+from algospace.policy.decide import Settings
+
+
+def figures(
+    initial: dict[str, Judged],
+    run: Run,
+    exam: dict[str, Material],
+    calibration: Calibration,
+    lessons: Material,
+    params: MARLParams,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Judge the exported run: the last update's diagnostics, and by half of validation what `_half` gives.
+
+    ``initial`` is how the same team judged the same candidates before it had learnt anything.
+    """
+    found: dict[str, Any] = run.history[-1] | {
+        "train_candidates": len(lessons.sessions),
+        "calibration": calibration._asdict(),
+    }
+    found["pretraining"] = {
+        name: pretraining.figures(trained, name, lessons, exam["report"], params.bootstrap_draws, settings.seed)
+        for name, trained in run.pretrained.items()
+    }
+    for half, trained in run.judged.items():
+        found[half] = _half(initial[half], trained, exam[half], calibration, params, settings)
+    return found
+
+
+def _half(
+    initial: Judged,
+    trained: Judged,
+    given: Material,
+    calibration: Calibration,
+    params: MARLParams,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Rates and net R of the consensus on every candidate, before Gate 2, beside three rules and the base rate.
+
+    ``random`` deals the same actions to the candidates in another order: ``random_p_value`` is the share of
+    ``params.random_draws`` such deals, the real one counted among them, that earn as much or more.
+    """
+    candidates, n = given.candidates, len(trained.action)
+    probability = np.array([calibration(c) for c in trained.confidence])
+    hit = won(trained, candidates)
+    side = sides(trained)
+    costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
+    chosen = (np.arange(n), side)
+    break_even = costs.break_even(candidates.proposal.reward_risk[chosen], candidates.proposal.stop[chosen])
+    confident = (trained.action == env.WITH) & (probability >= break_even + settings.gate2.margin)
+    found: dict[str, Any] = {
+        "candidates": n,
+        "synergies": int(given.synergies.sum()),
+        "changed_rate": float((trained.action != initial.action).mean()),
+        "initial": _rates(initial, given, params, settings.seed),
+        "trained": _rates(trained, given, params, settings.seed),
+        "confident_rate": float(confident.mean()),
+        "confident_mean_r": float(trained.net_r[confident].mean()) if confident.any() else None,
+        "always_with_mean_r": float(candidates.net_r[:, 0, 0].mean()),
+        "always_against_mean_r": float(candidates.net_r[:, 1, 0].mean()),
+        "confidence_brier": float(((probability - hit) ** 2).mean()),
+        "base_rate_brier": float(hit.mean() * (1 - hit.mean())),
+    }
+    rng = np.random.default_rng(settings.seed)
+    deals = [rng.permutation(n) for _ in range(params.random_draws)]
+    dealt = np.array([_net_r(trained.action[at], trained.delay[at], candidates).mean() for at in deals])
+    as_good = int((dealt >= trained.net_r.mean()).sum())
+    return found | {
+        "random_mean_r": float(dealt.mean()),
+        "random_p_value": (1 + as_good) / (1 + params.random_draws),
+    }
+
+
+def _net_r(action: np.ndarray, delay: np.ndarray, candidates: env.Candidates) -> np.ndarray:
+    """Net R (n,) of given actions, one unit, each with a fresh account; 0 for a pass."""
+    r = candidates.net_r[np.arange(len(action)), np.maximum(action - 1, 0), delay]
+    return np.where(action != env.PASS, r, 0.0)
+
+
+def _rates(judged: Judged, given: Material, params: MARLParams, seed: int) -> dict[str, float | None]:
+    """``mean_r`` is a candidate's, passes included, with its 95 % interval over blocks a session long on average."""
+    taken = judged.action != env.PASS
+    block = max(1.0, len(taken) / len(np.unique(given.sessions)))
+    low, high = performance.stationary_bootstrap_interval(
+        judged.net_r, partial(np.mean, axis=-1), block, params.bootstrap_draws, seed
+    )
+    return {
+        "with_rate": float((judged.action == env.WITH).mean()),
+        "against_rate": float((judged.action == env.AGAINST).mean()),
+        "taken_mean_r": float(judged.net_r[taken].mean()) if taken.any() else None,
+        "mean_r": float(judged.net_r.mean()),
+        "mean_r_low": low,
+        "mean_r_high": high,
+        "synergy_mean_r": float(judged.net_r[given.synergies].mean()) if given.synergies.any() else None,
+        "total_r": float(judged.net_r.sum()),
+    }
+
+
+def seeds(runs: list[Run], params: MARLParams, exported: int, seed: int) -> dict[str, Any]:
+    """Every seed's net R a candidate on both halves, and over seeds their interquartile mean.
+
+    The interval is the 95 % bootstrap over seeds of Agarwal et al. (2021), "Deep RL at the edge of the statistical
+    precipice": what another choice of seeds would give on the same market. It says nothing of another market.
+    """
+    found: dict[str, Any] = {"exported": params.seeds[exported]}
+    rng = np.random.default_rng(seed)
+    again = rng.integers(0, len(runs), (params.bootstrap_draws, len(runs)))
+    for half in ("select", "report"):
+        means = np.array([run.judged[half].net_r.mean() for run in runs])
+        low, high = np.quantile(_interquartile_mean(means[again]), [0.025, 0.975])
+        found[half] = {f"seed_{s}_mean_r": float(mean) for s, mean in zip(params.seeds, means, strict=True)} | {
+            "interquartile_mean_r": float(_interquartile_mean(means)),
+            "interquartile_mean_r_low": float(low),
+            "interquartile_mean_r_high": float(high),
+        }
+    return found
+
+
+def _interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what lies between the quartiles; of three values or fewer, of all."""
+    middle: np.ndarray = trim_mean(values, 0.25, axis=-1)
+    return middle
+
+
+def walk_forward(folds: list[Fold], params: MARLParams, seed: int) -> dict[str, Any]:
+    """Figures of every fold's block, which no model that judges it has seen, beside taking every signal."""
+    return {
+        f"fold_{k}": {
+            "candidates": len(fold.given.sessions),
+            "first_session": int(fold.given.sessions[0]),
+            "last_session": int(fold.given.sessions[-1]),
+            "always_with_mean_r": float(fold.given.candidates.net_r[:, 0, 0].mean()),
+            "always_against_mean_r": float(fold.given.candidates.net_r[:, 1, 0].mean()),
+        }
+        | _rates(fold.judged, fold.given, params, seed)
+        for k, fold in enumerate(folds)
+    }

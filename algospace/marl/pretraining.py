@@ -1,0 +1,159 @@
+"""Pre-training: one agent's own eyes learn which bracket pays before PPO begins.
+
+The labels are those of the triple barrier (Lopez de Prado 2018), with the environment's execution rule in place of
+touched prices: next open, stop first, gaps, costs, the time stop, the session's end. What the agent keeps of it is its
+trunk; the classifier on top is thrown away, since PPO's heads stand behind the communication.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from algospace import agents, env, nets, performance, training
+from algospace.env import TACTICAL
+from algospace.errors import InputError
+from algospace.marl.exams import Material
+from algospace.params import RuntimeParams
+
+CLASSES = 3  # PASS, WITH, AGAINST
+PENALTY = 0.01  # inverse strength of the logistic baseline's L2 penalty
+
+
+def labels(candidates: env.Candidates) -> np.ndarray:
+    """PASS, WITH or AGAINST (n,): the side of the better net R, if that is above 0, entered at the next open.
+
+    It reads the bars after the candidate: a label, never an input. The embargo between splits purges it: no bracket
+    of train ends among the bars of another split.
+    """
+    r = candidates.net_r[:, :, 0]
+    best = r.argmax(axis=1)
+    return np.where(r.max(axis=1) > 0, best + 1, env.PASS).astype(np.int64)
+
+
+class Classifier(nn.Module):
+    """One agent of a team, its trunk shared with it, and a linear classifier on its state."""
+
+    def __init__(self, team: agents.Team, name: str) -> None:
+        super().__init__()
+        self.look = partial(team.look, name)  # a bound method, so that the team is no part of this module
+        self.parts = nn.ModuleList([team.trunks[name]] + ([team.join_side] if name == TACTICAL else []))
+        self.channels, self.p = team.config["channels"][:2], team.p
+        self.out = nn.Linear(team.config["channels"][-1], CLASSES)
+
+    def forward(self, observation: dict[str, Tensor]) -> Tensor:
+        """Logits (batch, classes); dropout only while training."""
+        masks = None
+        if self.training:
+            seeds = torch.randint(2**62, (len(observation["context"]),))
+            drawn = nets.dropout_masks(seeds.to(self.out.weight.device), sum(self.channels), self.p)
+            first, second = torch.split(drawn, list(self.channels), dim=1)
+            masks = (first, second)
+        logits: Tensor = self.out(self.look(observation, masks))
+        return logits
+
+
+class Pretrained(NamedTuple):
+    """A classifier, whose trunk is the team's, and the run that trained it."""
+
+    classifier: Classifier
+    fit: training.Fit
+
+
+def pretrain(
+    team: agents.Team,
+    name: str,
+    lessons: Material,
+    select: Material,
+    params: training.OptimizerParams,
+    runtime: RuntimeParams,
+    seed: int,
+    saver: training.Saver,
+) -> Pretrained:
+    """Train the trunk of agent ``name`` in place; stop early on the selecting half of validation.
+
+    Raises
+    ------
+    InputError
+        Without candidates in either, or for a loss that is not finite.
+    """
+    n = len(lessons.sessions)
+    if n < 2 or len(select.sessions) < 2:
+        raise InputError(f"marl: expected candidates in train and in select, found {n} and {len(select.sessions)}")
+    torch.manual_seed(seed)
+    classifier = Classifier(team, name).to(runtime.device)
+    taught = torch.from_numpy(labels(lessons.candidates)).to(runtime.device)
+
+    def draw(generator: torch.Generator) -> Tensor:
+        return torch.randperm(n, generator=generator)[: params.samples_per_epoch]
+
+    def loss(chosen: Tensor, noise: Tensor, epoch: int) -> Tensor:
+        logits = classifier(lessons.observe(chosen.numpy()))
+        return F.cross_entropy(logits, taught[chosen.to(taught.device)])
+
+    def validate() -> dict[str, float]:
+        loss = cross_entropy(probabilities(classifier, select), labels(select.candidates)).mean()
+        return {"loss": float(loss)}
+
+    fit = training.fit(f"marl {name}", classifier, draw, loss, validate, params, runtime, seed, saver, accumulation=1)
+    return Pretrained(classifier, fit)
+
+
+@torch.no_grad()
+def probabilities(classifier: Classifier, given: Material) -> np.ndarray:
+    """Class probabilities (n, classes) float64 of a classifier, without dropout."""
+    classifier.eval()
+    parts = np.array_split(np.arange(len(given.sessions)), -(-len(given.sessions) // 256))
+    return np.concatenate([classifier(given.observe(part)).softmax(-1).double().cpu().numpy() for part in parts])
+
+
+def cross_entropy(p: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Cross-entropy (n,) in nats of class probabilities (n, classes)."""
+    loss: np.ndarray = -np.log(np.maximum(p[np.arange(len(label)), label], 1e-12))
+    return loss
+
+
+def figures(trained: Pretrained, name: str, lessons: Material, exam: Material, draws: int, seed: int) -> dict[str, Any]:
+    """Cross-entropy in nats on the reporting half, beside the majority class's and a logistic regression's.
+
+    The majority's probabilities are the classes' shares of train. The logistic regression reads the last row and the
+    mean row of the agent's window. ``gain`` is the majority's cross-entropy less the network's, with its 95 %
+    interval: above 0 the agent sees more than how often each class occurs.
+    """
+    known, asked = labels(lessons.candidates), labels(exam.candidates)
+    shares = np.bincount(known, minlength=CLASSES) / len(known)
+    logistic = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=500))
+    logistic.fit(_summary(lessons, name), known)
+    guessed = np.zeros((len(asked), CLASSES))
+    guessed[:, logistic.classes_] = logistic.predict_proba(_summary(exam, name))
+    own = cross_entropy(probabilities(trained.classifier, exam), asked)
+    majority = cross_entropy(np.tile(shares, (len(asked), 1)), asked)
+    block = max(1.0, len(asked) / len(np.unique(exam.sessions)))
+    low, high = performance.stationary_bootstrap_interval(majority - own, partial(np.mean, axis=-1), block, draws, seed)
+    return {
+        "best_epoch": trained.fit.best_epoch,
+        "cross_entropy": float(own.mean()),
+        "majority_cross_entropy": float(majority.mean()),
+        "logistic_cross_entropy": float(cross_entropy(guessed, asked).mean()),
+        "gain": float((majority - own).mean()),
+        "gain_low": low,
+        "gain_high": high,
+    }
+
+
+def _summary(given: Material, name: str) -> np.ndarray:
+    """Last row and mean row of the agent's windows, and what the Tactical agent sees beside them: (n, columns)."""
+    parts = np.array_split(np.arange(len(given.sessions)), -(-len(given.sessions) // 256))
+    rows = []
+    for part in parts:
+        seen = given.observe(part)
+        window = seen[name]
+        columns = [window[:, -1], window.mean(dim=1)] + ([seen["side"]] if name == TACTICAL else [])
+        rows.append(torch.cat(columns, dim=1).cpu().numpy())
+    return np.concatenate(rows)

@@ -1,0 +1,98 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.stats import trim_mean
+
+from algospace.consensus import Calibration
+from algospace.env import AGAINST, PASS, WITH
+from algospace.marl import figures
+from algospace.marl.exams import Judged
+from algospace.marl.pretraining import labels
+
+
+def judged(candidates, action, delay=0, confidence=0.5):
+    action = np.asarray(action)
+    n = len(action)
+    return Judged(
+        action,
+        np.full(n, delay),
+        np.full(n, confidence),
+        figures._net_r(action, np.full(n, delay), candidates),
+    )
+
+
+def half(made, params, settings, action, n=120):
+    given = made(n)
+    trained = judged(given.candidates, action(given.candidates))
+    initial = judged(given.candidates, np.full(n, PASS))
+    return figures._half(initial, trained, given, Calibration(1.0, 0.0), params(), settings)
+
+
+def test_who_knows_the_labels_beats_every_deal(made, params, settings):
+    found = half(made, params, settings, lambda c: labels(c))
+    assert found["trained"]["mean_r"] == pytest.approx(80 / 120)
+    assert found["trained"]["taken_mean_r"] == 1.0
+    assert found["random_p_value"] == pytest.approx(1 / 201)
+    assert found["random_mean_r"] < 0.0
+    assert found["changed_rate"] == pytest.approx(80 / 120)
+    assert found["initial"]["mean_r"] == 0.0
+
+
+def test_chance_is_told_from_skill(made, params, settings):
+    """The share of p values below 5 % of teams that guess is about 5 %."""
+    rng = np.random.default_rng(0)
+    p = [
+        half(made, params, settings, lambda c: rng.choice([PASS, WITH, AGAINST], len(c.row)))["random_p_value"]
+        for _ in range(60)
+    ]
+    assert np.mean(np.array(p) < 0.05) < 0.15
+    assert 0.3 < np.mean(p) < 0.7
+
+
+def test_figures_of_synergies_are_theirs_alone(made, params, settings):
+    def action(c):
+        chosen = np.full(len(c.row), PASS)
+        chosen[::5] = labels(c)[::5]
+        return chosen
+
+    found = half(made, params, settings, action)
+    assert found["synergies"] == 24
+    assert found["trained"]["synergy_mean_r"] == pytest.approx(found["trained"]["total_r"] / 24)
+
+
+def test_confident_are_those_over_break_even(made, params, settings):
+    given = made(120)
+    sure, doubtful = (
+        figures._half(
+            judged(given.candidates, np.full(120, PASS)), judged(given.candidates, np.full(120, WITH), confidence=c),
+            given, Calibration(1.0, 0.0), params(), settings,
+        )
+        for c in (0.9, 0.2)
+    )  # fmt: skip
+    assert sure["confident_rate"] == 1.0
+    assert sure["confident_mean_r"] == pytest.approx(sure["always_with_mean_r"])
+    assert doubtful["confident_rate"] == 0.0
+    assert doubtful["confident_mean_r"] is None
+
+
+def runs(table):
+    def one(values):
+        return SimpleNamespace(judged={h: SimpleNamespace(net_r=np.array([v])) for h, v in values.items()})
+
+    return [one({"select": s, "report": r}) for s, r in table]
+
+
+def test_every_seed_is_shown_with_the_mean_of_the_middle(params):
+    table = [(0.1, 0.5), (0.2, -9.0), (0.3, 0.1), (0.4, 0.3)]
+    found = figures.seeds(runs(table), params(seeds=(5, 6, 7, 8)), 3, 0)
+    assert found["exported"] == 8
+    assert [found["report"][f"seed_{k}_mean_r"] for k in (5, 6, 7, 8)] == [0.5, -9.0, 0.1, 0.3]
+    assert found["report"]["interquartile_mean_r"] == pytest.approx(0.2)  # of 0.1 and 0.3: the -9 does not count
+    assert found["report"]["interquartile_mean_r"] == trim_mean([0.5, -9.0, 0.1, 0.3], 0.25)
+    assert found["report"]["interquartile_mean_r_low"] < 0.1 < found["report"]["interquartile_mean_r_high"]
+
+
+def test_one_seed_has_an_interval_of_no_width(params):
+    found = figures.seeds(runs([(0.1, 0.2)]), params(seeds=(0,)), 0, 0)
+    assert found["report"]["interquartile_mean_r_low"] == found["report"]["interquartile_mean_r_high"] == 0.2
