@@ -29,7 +29,7 @@ class Trunk(nn.Module):
         )
         # One group: every row is normalised alone, so no statistic of a batch enters a decision.
         self.norms = nn.ModuleList(nn.GroupNorm(1, c) for c in channels)
-        self.attention = nn.MultiheadAttention(channels[-1], n_heads, batch_first=True)
+        self.attention = nets.SelfAttention(channels[-1], n_heads)
         self.norm = nn.LayerNorm(channels[-1])
 
     def forward(self, x: Tensor, masks: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -40,8 +40,7 @@ class Trunk(nn.Module):
             if masks is not None and i < 2:
                 h = h * masks[i][:, :, None]
         h = h.transpose(1, 2)
-        attended, _ = self.attention(h, h, h, need_weights=False)
-        pooled: Tensor = self.norm(h + attended).mean(dim=1)
+        pooled: Tensor = self.norm(h + self.attention(h)).mean(dim=1)
         return pooled
 
 

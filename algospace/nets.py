@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 INFERENCE_ROWS = 50  # of a batch of inference: kernels give other bits at other batch sizes
 
@@ -21,6 +22,37 @@ class AttentionPooling(nn.Module):
         """(batch, time, d_model) -> (batch, d_model)."""
         weights = torch.softmax(self.score(h), dim=1)
         return (weights * h).sum(dim=1)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017) without dropout: (batch, time, width) -> the same shape.
+
+    On short sequences the kernels behind `nn.MultiheadAttention` take twice as long on a CPU as three plain products
+    (25 steps of width 32: 20 ms against 10 ms, forward and backward, 256 rows); on a GPU they save the memory of the
+    weights.
+    """
+
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.project = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.project.weight)
+        for layer in (self.project, self.out):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Let every step attend to all."""
+        batch, time, width = h.shape
+        heads = self.project(h).view(batch, time, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = heads.flatten(1, 2).unbind(0)  # (batch x heads, time, width / heads) each
+        if h.is_cuda:
+            mixed = F.scaled_dot_product_attention(query, key, value)
+        else:
+            scores = torch.bmm(query * query.shape[-1] ** -0.5, key.transpose(1, 2))
+            mixed = torch.bmm(scores.softmax(-1), value)
+        attended: Tensor = self.out(mixed.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2))
+        return attended
 
 
 def sinusoidal_positions(length: int, d_model: int) -> Tensor:

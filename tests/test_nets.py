@@ -243,6 +243,22 @@ def test_attention_pooling_by_hand():
     assert pooled[0].tolist() == pytest.approx([0.75, 12.5])
 
 
+@pytest.mark.parametrize(("batch", "time", "width", "n_heads"), [(3, 5, 8, 2), (1, 1, 4, 4), (4, 25, 32, 4)])
+def test_self_attention_is_torchs(batch, time, width, n_heads):
+    torch.manual_seed(0)
+    own, theirs = nets.SelfAttention(width, n_heads), nn.MultiheadAttention(width, n_heads, batch_first=True)
+    for layer in (own.project, own.out):
+        nn.init.normal_(layer.bias)
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": own.project.weight, "in_proj_bias": own.project.bias,
+            "out_proj.weight": own.out.weight, "out_proj.bias": own.out.bias,
+        }
+    )  # fmt: skip
+    h = torch.randn(batch, time, width)
+    torch.testing.assert_close(own(h), theirs(h, h, h, need_weights=False)[0], atol=1e-6, rtol=0)
+
+
 def test_mlp_is_linear_at_its_end():
     layers = nets.mlp([3, 5, 4, 2], 0.25)
     assert [type(layer).__name__ for layer in layers] == ["Linear", "ReLU", "Dropout"] * 2 + ["Linear"]
