@@ -43,7 +43,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Let every step attend to all."""
-        batch, time, width = h.shape
+        batch, time, _ = h.shape
         heads = self.project(h).view(batch, time, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = heads.flatten(1, 2).unbind(0)  # (batch x heads, time, width / heads) each
         if h.is_cuda:
@@ -51,7 +51,7 @@ class SelfAttention(nn.Module):
         else:
             scores = torch.bmm(query * query.shape[-1] ** -0.5, key.transpose(1, 2))
             mixed = torch.bmm(scores.softmax(-1), value)
-        attended: Tensor = self.out(mixed.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2))
+        attended: Tensor = self.out(mixed.view(batch, self.n_heads, time, -1).transpose(1, 2).flatten(2))
         return attended
 
 

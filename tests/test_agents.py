@@ -169,7 +169,7 @@ def test_a_trunk_is_what_it_says():
             h = h * masks[i][:, :, None]
     h = h.transpose(1, 2)
     assert h.shape == (3, 5, 8)
-    attended = trunk.attention(h, h, h)[0]
+    attended = trunk.attention(h)
     torch.testing.assert_close(trunk(x, masks), trunk.norm(h + attended).mean(dim=1), atol=1e-5, rtol=1e-5)
 
 
