@@ -27,7 +27,8 @@ ORDER = (
     "mrms.fit", "mrms.proposal", "mrms.trades", "mrms.ppo", "mrms.method", "mrms.walk_forward",
     "mrms.figures", "mrms.communication", "mrms.pictures",
     "env", "agents", "mappo", "consensus",
-    "marl.params", "policy.simulation", "policy.decide", "policy.bundle", "marl.exams", "marl.pretraining",
+    "marl.params", "policy.params", "policy.simulation", "policy.decide", "policy.baselines",
+    "policy.bundle", "marl.exams", "marl.pretraining",
     "marl.engine", "marl.figures", "pictures", "report", "policy.evaluation",
 )  # fmt: skip
 PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings")
