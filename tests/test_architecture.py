@@ -26,7 +26,7 @@ ORDER = (
     "mrms.params", "mrms.track", "mrms.state", "mrms.stops", "mrms.outcomes", "mrms.model", "mrms.objective",
     "mrms.fit", "mrms.proposal", "mrms.trades", "mrms.ppo", "mrms.method", "mrms.walk_forward",
     "mrms.figures", "mrms.communication", "mrms.pictures",
-    "env", "agents", "mappo", "consensus",
+    "env", "parallel_env", "agents", "mappo", "consensus",
     "policy.simulation", "policy.decide", "policy.exams", "policy.bundle", "pictures", "report", "policy.evaluation",
 )  # fmt: skip
 PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings")
