@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from algospace import artefacts, consensus, env, mappo, nets
+from algospace import artefacts, consensus, env, mappo, nets, plotting
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared, windows
 from algospace.features.fitted import Fitted
@@ -18,7 +18,7 @@ from algospace.pipeline.config import load_params
 from algospace.pipeline.curves import write_curves
 from algospace.pipeline.settings import load_settings
 from algospace.pipeline.training_state import training_state
-from algospace.policy import exams
+from algospace.policy import exams, pictures
 
 MAIN = Path("data/prepared/main_training_data.parquet")
 MANIFEST = Path("data/prepared/manifest.json")
@@ -30,6 +30,7 @@ PROPOSALS = Path("data/proposals/train_proposals.parquet")
 MODEL = Path("models/marl/marl.safetensors")
 METRICS = Path("metrics/marl.json")
 CURVES = Path("metrics/curves/marl")
+PICTURES = Path("reports/marl")
 
 
 def main() -> None:
@@ -37,7 +38,8 @@ def main() -> None:
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
     params = load_params("marl", consensus.MARLParams)
-    settings = load_settings(artefacts.read_json(MANIFEST))
+    manifest = artefacts.read_json(MANIFEST)
+    settings = load_settings(manifest)
     stage.make_deterministic(runtime, seed)
 
     m5 = prepared.learning_rows(pd.read_parquet(MAIN))
@@ -73,8 +75,11 @@ def main() -> None:
         header = {"team": team.config, "calibration": calibration._asdict()}
         artefacts.write_tensors(MODEL, nets.arrays(team), header)
         figures = exams.exam_figures(before, after, validation, calibration)
+        confidence = exams.worth(after["report"], validation["report"].candidates, calibration, seed)
+        figures["report"] |= confidence.figures()
         artefacts.write_json(METRICS, rounded({"train_candidates": len(lessons.sessions)} | history[-1] | figures))
         write_curves(CURVES, history)
+        pictures.write_all(PICTURES, confidence, plotting.watermark(manifest["source"]))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from algospace import agents, consensus, env, market
-from algospace.consensus import Calibration, Consensus, Gate2Params
+from algospace.calibration import Calibration
+from algospace.consensus import Consensus, Gate2Params
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
 from algospace.features import prepared, windows
@@ -267,11 +268,20 @@ def _consensus_record(result: Consensus, probability: float, break_even: float) 
     def rounded(values: np.ndarray) -> dict[str, float]:
         return {name: round(float(x), 6) for name, x in zip(env.AGENTS, values, strict=True)}
 
+    def by_action(values: np.ndarray) -> dict[str, dict[str, float]]:
+        columns = [rounded(column) for column in values.T]
+        return {
+            agent: {action: column[agent] for action, column in zip(consensus.ACTIONS, columns, strict=True)}
+            for agent in env.AGENTS
+        }
+
     return {
         "passes": consensus.PASSES,
         "action": consensus.ACTIONS[result.action],
         "votes": {n: consensus.ACTIONS[v] for n, v in zip(env.AGENTS, result.votes, strict=True)},
         "agreement": result.agreement,
+        "probabilities": by_action(result.probabilities),
+        "probabilities_std": by_action(result.action_std),
         "confidence": round(result.confidence, 6),
         "prd_confidence": round(result.prd_confidence, 6),
         "probability": round(probability, 6),
@@ -283,4 +293,5 @@ def _consensus_record(result: Consensus, probability: float, break_even: float) 
             "aleatoric": rounded(result.aleatoric),
             "epistemic": rounded(result.epistemic),
         },
+        "warning": result.warning,
     }

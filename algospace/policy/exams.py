@@ -8,7 +8,8 @@ import torch
 from tqdm import tqdm
 
 from algospace import agents, consensus, env, market
-from algospace.consensus import Calibration, MARLParams
+from algospace.calibration import Calibration, Reliability, reliability
+from algospace.consensus import MARLParams
 from algospace.features import windows
 from algospace.features.table import SIDE
 from algospace.features.windows import Rows
@@ -80,9 +81,19 @@ def judge(team: agents.Team, given: Material, settings: Settings) -> Judged:
 
 def calibrate(judged: Judged, candidates: env.Candidates) -> Calibration:
     """Fit the confidence to what happened on the side it speaks of (the selecting half of validation)."""
+    return Calibration.fit(judged.confidence, _won(judged, candidates))
+
+
+def _won(judged: Judged, candidates: env.Candidates) -> np.ndarray:
     side = np.maximum(judged.action.astype(int) - 1, 0)
-    won = candidates.net_r[np.arange(len(side)), side, 0] > 0
-    return Calibration.fit(judged.confidence, won)
+    won: np.ndarray = candidates.net_r[np.arange(len(side)), side, 0] > 0
+    return won
+
+
+def worth(judged: Judged, candidates: env.Candidates, calibration: Calibration, seed: int) -> Reliability:
+    """Compare the calibrated confidence with what happened (the reporting half of validation)."""
+    probability = np.array([calibration(c) for c in judged.confidence], np.float64)
+    return reliability(probability, _won(judged, candidates), seed)
 
 
 def examine(team: agents.Team, exams: dict[str, Material], settings: Settings) -> dict[str, Judged]:
@@ -98,8 +109,7 @@ def exam_figures(
     figures: dict[str, Any] = {"calibration": calibration._asdict()}
     for name, trained in after.items():
         initial, candidates = before[name], exams[name].candidates
-        side = np.maximum(trained.action.astype(int) - 1, 0)
-        won = candidates.net_r[np.arange(len(side)), side, 0] > 0
+        won = _won(trained, candidates)
         probability = np.array([calibration(c) for c in trained.confidence])
         figures[name] = {
             "candidates": len(trained.action),
