@@ -190,7 +190,13 @@ class TradingEnv:
         self.pass_discount = tensor(gamma ** np.diff(candidates.row, append=candidates.row[-1]), torch.float32)
         self.index = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self.account = market.Account.new(params.account.equity, (num_envs,), device)
-        self._reset(torch.ones(num_envs, dtype=torch.bool, device=device))
+        self.reset()
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin every episode anew; with a seed, as a new environment of that seed does."""
+        if seed is not None:
+            self.generator.manual_seed(seed)
+        self._reset(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
 
     def _reset(self, where: Tensor) -> None:
         starts = torch.randint(0, len(self.row) - 1, (self.num_envs,), generator=self.generator, device=self.device)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from algospace import agents, artefacts, report
-from algospace.consensus import Calibration
+from algospace.calibration import Calibration
 from algospace.data import bars as bars_module
 from algospace.data.splits import TEST
 from algospace.features.fitted import Fitted

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from algospace import artefacts, nets
+from algospace import artefacts, nets, plotting
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared, windows
 from algospace.features.fitted import Fitted
-from algospace.marl import engine, exams, figures
+from algospace.marl import engine, exams, figures, pictures
 from algospace.marl.params import MARLParams
 from algospace.mrms import model as risk_model
 from algospace.mrms.proposal import Proposal, propose
@@ -31,6 +31,7 @@ PROPOSALS = Path("data/proposals/train_proposals.parquet")
 MODEL = Path("models/marl/marl.safetensors")
 METRICS = Path("metrics/marl.json")
 CURVES = Path("metrics/curves/marl")
+PICTURES = Path("reports/marl")
 
 
 def main() -> None:
@@ -38,7 +39,8 @@ def main() -> None:
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
     params = load_params("marl", MARLParams)
-    settings = load_settings(artefacts.read_json(MANIFEST))
+    manifest = artefacts.read_json(MANIFEST)
+    settings = load_settings(manifest)
     stage.make_deterministic(runtime, seed)
 
     m5 = prepared.learning_rows(pd.read_parquet(MAIN))
@@ -75,8 +77,12 @@ def main() -> None:
         artefacts.write_tensors(MODEL, nets.arrays(run.team), header)
         found = figures.figures(initial, run, exam, calibration, lessons, params, settings)
         found |= {"seeds": figures.seeds(runs, params, best, seed), "folds": figures.walk_forward(folds, params, seed)}
+        confidence = exams.worth(run.judged["report"], exam["report"].candidates, calibration, seed)
+        found["report"] |= confidence.figures()
         artefacts.write_json(METRICS, rounded(found))
         write_curves(CURVES, run.history)
+        histories = {k: one.history for k, one in zip(params.seeds, runs, strict=True)}
+        pictures.write_all(PICTURES, histories, confidence, plotting.watermark(manifest["source"]))
 
 
 if __name__ == "__main__":
