@@ -1,10 +1,14 @@
-"""Stage 4 of 5: candidates, regimes and proposals -> three agents trained by MAPPO, judged on validation."""
+"""Stage 4 of 5: candidates, regimes and proposals -> three agents trained by MAPPO, judged on validation.
+
+Several processes share the episodes: ``torchrun --standalone --nproc-per-node=N -m stages.marl``, then
+``dvc commit marl`` (docs/scaling.md).
+"""
 
 from pathlib import Path
 
 import pandas as pd
 
-from algospace import artefacts, consensus, env, mappo, nets, plotting
+from algospace import artefacts, consensus, distributed, env, mappo, nets, plotting
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared, windows
 from algospace.features.fitted import Fitted
@@ -63,12 +67,15 @@ def main() -> None:
     validation = {name: of_split(code, False) for name, code in (("select", SELECT), ("report", REPORT))}
     world = env.TradingEnv(
         lessons.candidates, lessons.sessions, lessons.views, settings.contract, settings.market,
-        params.ppo.num_envs, params.ppo.gamma, seed, runtime.device,
+        distributed.own_count(params.ppo.num_envs, "marl.ppo.num_envs"), params.ppo.gamma, distributed.own_seed(seed),
+        runtime.device,
     )  # fmt: skip
     with training_state("marl") as state:
         team = exams.new_team(params, lessons.candidates.context.shape[1], seed).to(runtime.device)
         before = exams.examine(team, validation, settings)
         history = mappo.train(world, team, params.ppo, params.critic_dim, seed, state).history
+        if not stage.leads():
+            return
         after = exams.examine(team, validation, settings)
         calibration = exams.calibrate(after["select"], validation["select"].candidates)
 
@@ -83,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, scales=True)
