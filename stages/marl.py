@@ -1,4 +1,8 @@
-"""Stage 4 of 5: candidates, regimes and proposals -> three agents trained by MAPPO, judged on validation."""
+"""Stage 4 of 5: candidates, regimes and proposals -> three agents trained by MAPPO, judged on validation.
+
+Several processes share the episodes: ``torchrun --standalone --nproc-per-node=N -m stages.marl``, then
+``dvc commit marl`` (docs/scaling.md).
+"""
 
 from pathlib import Path
 
@@ -68,6 +72,8 @@ def main() -> None:
             for k in params.seeds
         ]
         folds = engine.walk_forward(lessons, params, settings, runtime, seed, state.part)
+        if not stage.leads():
+            return
         best = engine.choose(runs)
         run, calibration = runs[best], exams.calibrate(runs[best].judged["select"], exam["select"].candidates)
         untrained = engine.new_team(params, lessons.candidates.context.shape[1], seed + params.seeds[best])
@@ -86,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, scales=True)
