@@ -301,12 +301,12 @@ def test_proposals_are_the_most_probable():
 def test_a_limit_on_the_size_is_hard_and_never_raises_one():
     model, x = net().eval(), 10 * np.random.default_rng(0).normal(size=(70, 2, N)).astype(np.float32)
     free = proposals(model, x)
-    assert set(np.unique(free.units)) >= {0, 1, 5}
-    for most in (UNITS, 2, 0):
+    for most in (3, 1, 0):
+        assert (free.units > most).any()
         model.limit_units(most)
         held = proposals(model, x)
         assert (held.units[free.units <= most] == free.units[free.units <= most]).all()
-        assert held.units.max() == most
+        assert held.units.max() <= most
         for name in ("stop_atr", "stop", "reward_risk", "embedding"):
             assert np.array_equal(getattr(held, name), getattr(free, name)), name
     assert (held.confidence == 1).all()
