@@ -13,7 +13,7 @@ from algospace.mrms.outcomes import Lessons
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import propose
 from algospace.mrms.trades import proposed_trades, with_past_accounts
-from algospace.mrms.walk_forward import folds, shift, walk_forward
+from algospace.mrms.walk_forward import borne_units, folds, out_of_fold, shift, walk_forward
 from algospace.params import RuntimeParams
 from algospace.performance import rounded
 from algospace.pipeline import stage
@@ -60,10 +60,14 @@ def main() -> None:
         tick = contract.tick
         model, run = method.train("mrms", lessons, select, venue, params, runtime, seed, state.part("ensemble"))
         parts = folds(train.events, params.folds, data.embargo_m30_bars, data.embargo_m5_bars)
-        out_of_fold = walk_forward(train, lessons, parts, run.best_epoch + 1, venue, params, runtime, seed, state.part)
+        models = walk_forward(lessons, parts, run.best_epoch + 1, venue, params, runtime, seed, state.part)
+        borne = borne_units(out_of_fold(models, parts, train, tick), train, venue.session, params)
+        for taught in (model, *models):
+            taught.limit_units(borne)
+        unseen = out_of_fold(models, parts, train, tick)
         final = {name: propose(model, part.states, part.events, tick) for name, part in splits.items()}
         tracks = {
-            name: proposed_trades(venue, part.events, out_of_fold if name == "train" else final[name]).track
+            name: proposed_trades(venue, part.events, unseen if name == "train" else final[name]).track
             for name, part in splits.items()
         }
         layer, layer_run = communication.fit(
@@ -72,10 +76,11 @@ def main() -> None:
 
         artefacts.write_tensors(MODEL, nets.arrays(model), model.config)
         artefacts.write_tensors(COMMUNICATION, nets.arrays(layer), layer.config)
-        artefacts.write_parquet(PROPOSALS, out_of_fold.table(train.events["row"].to_numpy()))
+        artefacts.write_parquet(PROPOSALS, unseen.table(train.events["row"].to_numpy()))
         counts = {"train_candidates": len(train.events), "best_epoch": run.best_epoch, "epochs": len(run.history)}
+        counts |= {"borne_units": borne}
         found = figures(model, final["report"], report, train.net_r, venue, params, seed)
-        found |= {"shift": shift(out_of_fold, final["train"], params)}
+        found |= {"shift": shift(unseen, final["train"], params)}
         found |= {"next_trade": communication.figures(layer, tracks["report"])}
         artefacts.write_json(METRICS, rounded(counts | found))
         write_curves(CURVES, run.history)
