@@ -94,7 +94,9 @@ def teach(given: Sample, seed: int) -> tuple[RiskEnsemble, int]:
     model, run = fit("risk", lessons, given.select, limits.max_units, params, RUNTIME, seed, Unsaved())
     parts = folds(train.events, params.folds, data.embargo_m30_bars, data.embargo_m5_bars)
     models = walk_forward(lessons, parts, run.best_epoch + 1, venue, params, RUNTIME, seed, lambda name: Unsaved())
-    return model, borne_units(out_of_fold(models, parts, train, CONTRACT.tick), train, venue.session, params)
+    return model, borne_units(
+        out_of_fold(models, parts, train, train.states, train.events, CONTRACT.tick), train, venue.session, params
+    )
 
 
 def proposals(model: RiskEnsemble, lessons: Lessons) -> Proposal:

@@ -54,8 +54,8 @@ def main() -> None:
     )
     risk = risk_model.load(*artefacts.read_tensors(RISK))
 
-    def of_split(code: int, synergies: bool) -> exams.Material:
-        ends = prepared.candidate_rows(m5, code, synergies)
+    def of_split(code: int, on: prepared.Decisions) -> exams.Material:
+        ends = prepared.decision_rows(m5, code, on)
         events = m5.iloc[ends]
         regime = prepared.regime_vectors_at(events, vectors)
         if code == TRAIN:  # out-of-fold: what the agents learn on must not be better than what they will see
@@ -64,8 +64,8 @@ def main() -> None:
             proposal = propose(risk, states(events, regime), events, settings.contract.tick)
         return exams.material(m5, ends, rows, regime, proposal, settings, runtime.device)
 
-    lessons = of_split(TRAIN, params.train_on == "synergies")
-    exam = {name: of_split(code, False) for name, code in (("select", SELECT), ("report", REPORT))}
+    lessons = of_split(TRAIN, params.train_on)
+    exam = {name: of_split(code, "signals") for name, code in (("select", SELECT), ("report", REPORT))}
     with training_state("marl") as state:
         runs = [
             engine.run(lessons, exam["select"], exam, params, settings, runtime, seed + k, state.part, f"seed_{k}")

@@ -31,7 +31,7 @@ from algospace.pipeline.config import load_params
 ROOT = Path(__file__).parents[1]
 LATENT = 3
 SMALL = {
-    "channels": [4, 4, 4], "n_heads": 2, "message_dim": 4, "head_dim": 8, "critic_dim": 8,
+    "channels": [4, 4, 4], "n_heads": 2, "message_dim": 4, "head_dim": 8, "critic_dim": 8, "seeds": [0],
 }  # fmt: skip
 STEPS = {"num_envs": 16, "num_steps": 8, "total_timesteps": 16 * 8 * 12, "num_minibatches": 4, "update_epochs": 4}
 FULL_BATCH = {"num_minibatches": 1, "total_timesteps": 16 * 8, "target_kl": 1e9}
@@ -245,6 +245,7 @@ def workspace(tmp_path_factory):
     params["gate1"] |= {"min_train_events": 100}
     params["marl"] |= SMALL
     params["marl"]["ppo"] |= STEPS
+    params["marl"]["pretraining"]["agents"] = []
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     prepare = [sys.executable, "-m", "stages.prepare"]
     subprocess.run(prepare, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, check=True, timeout=150)
@@ -256,7 +257,7 @@ def forge_experts(folder):
     path = folder / "data/prepared/main_training_data.parquet"
     m5 = pd.read_parquet(path)
     for code in (SELECT, REPORT):  # a few candidates each will do
-        rows = prepared.candidate_rows(m5, code, False)
+        rows = prepared.decision_rows(m5, code, "signals")
         m5.loc[m5.index[rows[6:]], "split"] = np.int8(EMBARGO)
     artefacts.write_parquet(path, m5)
     rng = np.random.default_rng(0)
@@ -271,7 +272,7 @@ def forge_experts(folder):
         feature_names(LATENT), exchange.limits.max_units, load_params("mrms", MRMSParams, folder / "params.yaml")
     ).eval()
     artefacts.write_tensors(folder / "models/mrms/mrms.safetensors", nets.arrays(risk), risk.config)
-    ends = prepared.candidate_rows(m5, TRAIN, False)
+    ends = prepared.decision_rows(m5, TRAIN, "signals")
     events = m5.iloc[ends]
     seen = states(events, prepared.regime_vectors_at(events, vectors))
     tick = prepared.contract(artefacts.read_json(folder / "data/prepared/manifest.json")).tick
@@ -307,7 +308,7 @@ def test_the_stage_killed_on_two_processes_ends_with_the_same_bytes(workspace, t
     end(process)
     assert not (killed / "models/marl").exists()
     output = finish(torchrun(killed, "-m", "stages.marl", path=[killed]))
-    assert output.count("marl: going on from step") == 1
+    assert output.count("marl: seed_0 going on from step") == 1
     assert outputs(killed) == written
     assert not [path for path in (killed / ".ckpt/marl").iterdir() if path.is_dir()]
     log = (killed / "logs/marl.jsonl").read_text().splitlines()

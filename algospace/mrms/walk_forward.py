@@ -17,6 +17,7 @@ from algospace.mrms.objective import LEAST_WEALTH
 from algospace.mrms.outcomes import Lessons, cells, realised
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import Proposal, propose
+from algospace.mrms.state import States
 from algospace.params import RuntimeParams
 
 
@@ -81,11 +82,18 @@ def walk_forward(
     ]
 
 
-def out_of_fold(models: list[RiskEnsemble], parts: list[Fold], train: Lessons, tick: float) -> Proposal:
-    """Proposals for the events of ``train``, each from the model of its fold."""
-    blocks = [train.of(fold.block) for fold in parts]
+def out_of_fold(
+    models: list[RiskEnsemble], parts: list[Fold], train: Lessons, seen: States, events: pd.DataFrame, tick: float
+) -> Proposal:
+    """Proposals for bars of train, each from the model of the fold in whose block it lies.
+
+    ``seen`` are the states of ``events``, in time order: the events of ``train`` themselves, or others between them. A
+    block goes on to the next one's first event.
+    """
+    first = train.events["row"].to_numpy()[[fold.block[0] for fold in parts]]
+    block = np.maximum(np.searchsorted(first, events["row"], side="right") - 1, 0)
     return Proposal.joined(
-        [propose(model, block.states, block.events, tick) for model, block in zip(models, blocks, strict=True)]
+        [propose(model, seen.of(block == k), events[block == k], tick) for k, model in enumerate(models)]
     )
 
 

@@ -83,7 +83,7 @@ def lessons(changed=slice(0)):
 def proposals_of(given, venue, params):
     parts = folds(given.events, 3, embargo_m30=2, embargo_m5=7)
     models = walk_forward(given, parts, EPOCHS, venue, params, RUNTIME, 5, lambda name: training.Unsaved())
-    return out_of_fold(models, parts, given, venue.costs.tick), parts
+    return out_of_fold(models, parts, given, given.states, given.events, venue.costs.tick), parts
 
 
 def test_each_block_is_proposed_for_by_the_model_of_its_fold(venue, params):
