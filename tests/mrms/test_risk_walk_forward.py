@@ -111,6 +111,20 @@ def test_no_proposal_knows_an_outcome_of_its_own_block_or_a_later_one(venue, par
     assert not same[parts[2].block].any()
 
 
+def test_a_bar_between_events_has_the_model_of_its_block(venue, params):
+    """Ten bars lie between two events; the last of a block goes on to the next one's first event."""
+    given = lessons()
+    parts = folds(given.events, 3, embargo_m30=2, embargo_m5=7)
+    models = walk_forward(given, parts, EPOCHS, venue, params, RUNTIME, 5, lambda name: training.Unsaved())
+    later = given.events.assign(row=given.events["row"] + 9)
+    found = out_of_fold(models, parts, given, given.states, later, venue.costs.tick)
+    of_events = out_of_fold(models, parts, given, given.states, given.events, venue.costs.tick)
+    assert all(np.array_equal(a, b) for a, b in zip(found, of_events, strict=True))
+    on_next = out_of_fold(models, parts, given, given.states, later.assign(row=later["row"] + 1), venue.costs.tick)
+    differ = (on_next.confidence != found.confidence).any(1)
+    assert np.flatnonzero(differ).tolist() == [parts[1].block[0] - 1, parts[2].block[0] - 1]
+
+
 # What size the record bears
 
 
