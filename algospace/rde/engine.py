@@ -72,9 +72,9 @@ def train(
     )
     fitted = Space.fit(final.vectors[learning], taught, windows.horizon, params.archetypes, seed)
     validation = (table.split == SELECT) | (table.split == REPORT)
-    named = space.meanings(
-        final.vectors[validation], measures(bars, ends[validation], length), params.min_correlation, length, seed
-    )
+    measured = measures(bars, ends[validation], length)
+    named = space.meanings(final.vectors[validation], measured, params.min_correlation, length, seed)
+    archetypes = space.archetype_names(fitted.nearest(final.vectors[validation]), measured, params.archetypes)
     steps = params.communication.sequence + 1
     lessons, selecting_lessons = (
         communication.sequences(regimes.vectors, consecutive, table.split == code, steps) for code in (TRAIN, SELECT)
@@ -83,8 +83,7 @@ def train(
         lessons, selecting_lessons, params.communication, runtime, seed, part("communication")
     )
     return Engine(
-        model, fitted, named, space.archetype_names(fitted, named), layer, final, regimes, consecutive, run, layer_run,
-        alignment,
+        model, fitted, named, archetypes, layer, final, regimes, consecutive, run, layer_run, alignment,
     )  # fmt: skip
 
 

@@ -183,21 +183,31 @@ def _correlation(a: Floats, b: Floats) -> Floats:
     return r
 
 
-def archetype_names(space: Space, named: list[Meaning]) -> list[str]:
-    """Names like "volatile, falling": the two named dimensions on which an archetype stands out most.
+def archetype_names(nearest: np.ndarray, found: pd.DataFrame, archetypes: int) -> list[str]:
+    """Names like "volatile, falling": the two measures on which an archetype's windows stand out most.
 
-    A dimension counts when the archetype's coordinate is half its spread or more.
+    Parameters
+    ----------
+    nearest
+        Archetype (n,) of each window of validation.
+    found
+        Measures (n, m) of these windows, as `meanings` takes them.
+    archetypes
+        How many there are.
+
+    Notes
+    -----
+    A measure counts when its mean over the archetype's windows lies half a standard deviation or more from that over
+    all. The correlations of single dimensions would not do: a measure that several dimensions share is told by none.
     """
+    table = found.to_numpy(np.float64)
+    scores = (table - table.mean(axis=0)) / np.maximum(table.std(axis=0), TINY)
     names: list[str] = []
-    for centre in unsquashed(space.archetypes) / np.maximum(space.spread, 1e-9):
-        words: list[str] = []
-        measured: set[str] = set()
-        for d in np.argsort(-np.abs(centre), kind="stable"):
-            meaning = named[d]
-            if meaning.name == UNNAMED or meaning.name in measured or abs(centre[d]) < 0.5 or len(words) == 2:
-                continue
-            measured.add(meaning.name)
-            words.append(WORDS[meaning.name][int(centre[d] * meaning.r > 0)])
+    for k in range(archetypes):
+        own = scores[nearest == k]
+        centre = own.mean(axis=0) if len(own) else np.zeros(table.shape[1])
+        strongest = np.argsort(-np.abs(centre), kind="stable")[:2]
+        words = [WORDS[found.columns[m]][int(centre[m] > 0)] for m in strongest if abs(centre[m]) >= 0.5]
         name = ", ".join(words) or "ordinary"
         again = sum(other == name or other.startswith(f"{name} (") for other in names)
         names.append(f"{name} ({again + 1})" if again else name)

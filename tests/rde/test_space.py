@@ -5,7 +5,7 @@ import torch
 
 from algospace.rde import space
 from algospace.rde.model import RegimeVAE, encode
-from algospace.rde.space import AlarmParams, Meaning, Space
+from algospace.rde.space import AlarmParams, Space
 
 ALARMS = AlarmParams(magnitude=2.0, step=1.0, uniqueness=0.9)
 
@@ -152,15 +152,13 @@ def test_a_correlation_whose_interval_holds_zero_names_nothing():
     assert meaning.name == space.UNNAMED
 
 
-def test_archetypes_are_named_by_the_map():
-    named = [
-        Meaning("volatility", 0.8, 0.6, 0.9),
-        Meaning("trend", -0.7, -0.8, -0.5),
-        Meaning(space.UNNAMED, 0.1, 0, 0),
-    ]
-    centres = squashed([[1, 0, 0], [-1, 1.2, 0], [0, 0, 1], [0, 0, -1]]).astype(float)
-    fitted = Space(np.ones(3), np.eye(3), centres, np.ones(4), np.ones(2))
-    assert space.archetype_names(fitted, named) == ["volatile", "falling, calm", "ordinary", "ordinary (2)"]
+def test_archetypes_are_named_by_what_their_windows_measure():
+    found = pd.DataFrame({"volatility": [2.0, 2, -1, -1, 1, 1, 1, 1], "trend": [0.0, 0, 3, 3, -3, -3, 0, 0]})
+    nearest = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    assert space.archetype_names(nearest, found, 5) == [
+        "volatile", "calm, rising", "falling", "ordinary", "ordinary (2)"
+    ]  # fmt: skip
+    assert space.archetype_names(nearest, -found, 4) == ["calm", "volatile, falling", "rising", "ordinary"]
 
 
 def judged(vectors, **changes):
