@@ -91,7 +91,7 @@ def _params(arguments: argparse.Namespace) -> None:
     from algospace.mrms.params import MRMSParams
     from algospace.params import RuntimeParams
     from algospace.pipeline.config import SECTIONS, load_params
-    from algospace.policy.evaluation import ExportParams
+    from algospace.policy.params import ExportParams
     from algospace.rde.params import RDEParams
     from algospace.synergy import Gate1Params
 

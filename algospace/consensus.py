@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from algospace import nets
@@ -21,6 +20,7 @@ from algospace.ppo import Observation
 
 PASSES = nets.INFERENCE_ROWS
 ACTIONS = ("pass", "with", "against")
+WARNINGS = ((0.2, "high"), (0.1, "elevated"))  # bands of the standard deviation over the passes
 
 
 class Gate2Params(Params):
@@ -36,6 +36,7 @@ class Consensus(NamedTuple):
     """What 50 passes say of one event."""
 
     probabilities: np.ndarray  # (agents, 3) mean of the passes
+    action_std: np.ndarray  # (agents, 3) their standard deviation over the passes
     votes: np.ndarray  # (agents,) argmax of each
     action: int  # PASS, WITH or AGAINST: that of more than half, else PASS
     agreement: int  # how many voted for it
@@ -47,6 +48,15 @@ class Consensus(NamedTuple):
     total: np.ndarray  # (agents,) entropy of the mean
     aleatoric: np.ndarray  # (agents,) mean entropy of the passes
     epistemic: np.ndarray  # (agents,) their difference, the mutual information, >= 0
+
+    @property
+    def warning(self) -> str:
+        """How far the passes disagree: the band of the largest standard deviation of an agent's actions or confidence.
+
+        From 0.1 on "elevated", from 0.2 on "high", else "none". It refuses nothing: the confidence bears the doubt.
+        """
+        spread = max(float(self.action_std.max()), float(self.agent_confidence_std.max()))
+        return next((name for least, name in WARNINGS if spread >= least), "none")
 
 
 def mask_seeds(seed: int) -> Tensor:
@@ -92,7 +102,7 @@ def combine(
     total = _entropy(mean)
     aleatoric = _entropy(action).mean(0)
     return Consensus(
-        mean, votes, winner, int(agrees.sum()), int(timing[:, leader].mean(0).argmax()), c, s,
+        mean, action.std(0), votes, winner, int(agrees.sum()), int(timing[:, leader].mean(0).argmax()), c, s,
         float(np.clip(team, 0, 1)), float(np.clip(brief, 0, 1)), total, aleatoric, np.maximum(total - aleatoric, 0.0),
     )  # fmt: skip
 
@@ -100,31 +110,6 @@ def combine(
 def _entropy(p: np.ndarray) -> np.ndarray:
     h: np.ndarray = -(p * np.log(np.maximum(p, 1e-12))).sum(-1)
     return h
-
-
-class Calibration(NamedTuple):
-    """Platt scaling: calibrated p = sigmoid(slope logit(C) + intercept)."""
-
-    slope: float
-    intercept: float
-
-    def __call__(self, confidence: float) -> float:
-        """Calibrated probability that the trade ends with a positive net R."""
-        return float(1 / (1 + np.exp(-(self.slope * _logit(np.array(confidence)) + self.intercept))))
-
-    @classmethod
-    def fit(cls, confidence: np.ndarray, won: np.ndarray) -> "Calibration":
-        """Fit on the selecting half of validation; the identity when only one outcome occurs there."""
-        if len(set(won.tolist())) < 2:
-            return cls(1.0, 0.0)
-        model = LogisticRegression(C=1.0).fit(_logit(confidence)[:, None], won)
-        return cls(float(model.coef_[0, 0]), float(model.intercept_[0]))
-
-
-def _logit(p: np.ndarray) -> np.ndarray:
-    p = np.clip(p, 1e-4, 1 - 1e-4)
-    odds: np.ndarray = np.log(p / (1 - p))
-    return odds
 
 
 def gate2(

@@ -4,13 +4,17 @@
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from algospace.errors import InputError
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -60,6 +64,55 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def own_seed(seed: int) -> int:
+    """A seed for what every process draws for itself; the leader's is the one given, as that of a single process."""
+    return seed if leads() else int(np.random.SeedSequence((seed, rank())).generate_state(1, np.uint64)[0])
+
+
+def own_count(count: int, name: str) -> int:
+    """Count of this process where all share ``count`` equally.
+
+    Raises
+    ------
+    InputError
+        When it does not divide.
+    """
+    if count % processes():
+        raise InputError(f"{name}: expected a multiple of the {processes()} processes, found {count}")
+    return count // processes()
+
+
+def gathered(values: Tensor) -> Tensor:
+    """Tensors (n, ...) of all processes, of one shape, as one (n * processes, ...) in their order."""
+    if processes() == 1:
+        return values
+    own = values.to(_device()).contiguous()
+    parts = [torch.empty_like(own) for _ in range(processes())]
+    dist.all_gather(parts, own)
+    return torch.cat(parts).to(values.device)
+
+
+def gathered_state(state: Any) -> Any:
+    """Stack the tensors of a nested state over the processes (processes, ...): what `own_state` picks from."""
+    return _each(state, lambda tensor: gathered(tensor[None])) if processes() > 1 else state
+
+
+def own_state(state: Any) -> Any:
+    """Pick this process's part of a `gathered_state`."""
+    # A copy: torch's generators read the state they are given from where its storage begins.
+    return _each(state, lambda tensor: tensor[rank()].clone()) if processes() > 1 else state
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace the gradients by their mean over the processes, the same bits on each."""
+    if processes() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    mean = total(torch.cat([g.flatten() for g in gradients])) / processes()
+    for gradient, part in zip(gradients, torch.split(mean, [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
 def share(model: nn.Module, loss: Loss) -> Loss:
     """Give a loss whose backward pass averages the gradients of ``model`` over the processes."""
     if processes() == 1:
@@ -87,3 +140,14 @@ class _Objective(nn.Module):
 
 def _device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def _each(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    match state:
+        case Tensor():
+            return change(state)
+        case dict():
+            return {key: _each(value, change) for key, value in state.items()}
+        case list() | tuple():
+            return [_each(value, change) for value in state]
+    raise TypeError(f"processes share tensors, not {type(state).__name__}")

@@ -1,6 +1,7 @@
 """The trading environment: many episodes at once, one step per candidate, on any device.
 
-A candidate is a 5-minute bar on which a Gate-1 signal fires. At each one three agents choose pass, with the signal or
+A candidate is a 5-minute bar on which a Gate-1 signal fires, or, if so asked, any; without a signal, with it means
+long. At each one three agents choose pass, with the signal or
 against it, and how many bars to wait; the majority rules. While a trade is open nothing is decided, so every bracket's
 result can be computed once (`algospace.market`) and a step is a look-up. The reward is the change of marked equity net
 of costs, in units of the trade's initial risk (R), from one decision to the next. The end of the data is truncation,
@@ -17,7 +18,7 @@ from torch import Tensor
 from algospace import market
 from algospace.data.contracts import Contract
 from algospace.errors import InputError
-from algospace.features import windows
+from algospace.features import prepared, windows
 from algospace.features.params import FeatureParams
 from algospace.features.windows import Rows
 from algospace.mrms.proposal import Proposal, code
@@ -56,7 +57,7 @@ def candidates(
     max_bars: int,
 ) -> Candidates:
     """Assemble the candidates at rows ``ends`` from the frozen experts' outputs, run every bracket once."""
-    direction = m5["candidate_direction"].to_numpy()[ends]
+    direction = prepared.directions(m5.iloc[ends])
     side = np.array(SIDES) * direction[:, None]
     outcome = market.bracket(
         bars, ends[:, None, None], side[:, :, None], proposal.stop[:, :, None], proposal.reward_risk[:, :, None],
@@ -190,7 +191,13 @@ class TradingEnv:
         self.pass_discount = tensor(gamma ** np.diff(candidates.row, append=candidates.row[-1]), torch.float32)
         self.index = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self.account = market.Account.new(params.account.equity, (num_envs,), device)
-        self._reset(torch.ones(num_envs, dtype=torch.bool, device=device))
+        self.reset()
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin every episode anew; with a seed, as a new environment of that seed does."""
+        if seed is not None:
+            self.generator.manual_seed(seed)
+        self._reset(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
 
     def _reset(self, where: Tensor) -> None:
         starts = torch.randint(0, len(self.row) - 1, (self.num_envs,), generator=self.generator, device=self.device)

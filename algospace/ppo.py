@@ -3,6 +3,9 @@
 Hyperparameters and diagnostics carry CleanRL's names. Differences from the textbook, each for a reason: the discount
 is a tensor (decisions lie at different distances in time), and what an actor draws beside its actions (dropout) comes
 from seeds that the rollout stores, so that the ratio is 1 before the first optimiser step.
+
+Several processes (`algospace.distributed`) share the episodes: each acts in its own and draws for itself. A minibatch
+is the union of theirs, whose advantages are normalised together, and the mean of their gradients is its gradient.
 """
 
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from algospace import training
+from algospace import distributed, training
 from algospace.errors import InputError
 from algospace.params import Params
 
@@ -198,6 +201,8 @@ def train(
     ----------
     name
         For the progress bar and the messages.
+    env
+        Holds this process's share of ``params.num_envs`` episodes.
     seed
         Of the actions drawn and of the order of the minibatches.
     saver
@@ -209,25 +214,29 @@ def train(
         For a loss that is not finite.
     """
     optimizer = torch.optim.Adam(learner.parameters(), params.learning_rate, eps=1e-5)
-    generator = torch.Generator(env.device).manual_seed(seed)
+    generator = torch.Generator(env.device).manual_seed(distributed.own_seed(seed))
     update, step = 0, 0
     history: training.History = []
     if saver.resumed:
         resumed = saver.resumed
         learner.load_state_dict(resumed["learner"])
         optimizer.load_state_dict(resumed["optimizer"])
-        generator.set_state(resumed["generator"])
-        env.restore(resumed["env"])
+        own = distributed.own_state(resumed["own"])
+        generator.set_state(own["generator"])
+        env.restore(own["env"])
         update, step, history = resumed["update"], resumed["step"], resumed["history"]
 
     def snapshot() -> dict[str, Any]:
+        own = distributed.gathered_state({"generator": generator.get_state(), "env": env.state()})
         return {
-            "learner": learner.state_dict(), "optimizer": optimizer.state_dict(),
-            "generator": generator.get_state(), "env": env.state(), "update": update, "history": history,
+            "learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "own": own, "update": update,
+            "history": history,
         }  # fmt: skip
 
     updates = max(1, params.total_timesteps // (params.num_envs * params.num_steps))
-    progress = tqdm(total=updates, desc=name, unit="update", initial=update, disable=None)
+    progress = tqdm(
+        total=updates, desc=name, unit="update", initial=update, disable=None if distributed.leads() else True
+    )
     while update < updates:
         left = 1 - update / updates
         for group in optimizer.param_groups:
@@ -312,7 +321,8 @@ def optimise(
             judged = learner.judge(compact, env.expand(compact), seeds[chosen], actions[chosen])
             advantage = advantages[chosen]
             if params.norm_adv:
-                advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+                everyones = distributed.gathered(advantage)
+                advantage = (advantage - everyones.mean()) / (everyones.std(correction=0) + 1e-8)
             policy_loss, diagnostics = ppo_loss(judged.log_probs, old_log_probs[chosen], advantage, params.clip_coef)
             v_loss = value_loss(judged.values, values[chosen], returns[chosen], params.clip_coef, params.clip_vloss)
             entropy = judged.entropy.mean()
@@ -321,6 +331,7 @@ def optimise(
                 raise InputError(f"{name}: expected a finite loss, found {loss.item()}")
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            distributed.average_gradients(parameters)
             nn.utils.clip_grad_norm_(parameters, params.max_grad_norm)
             optimizer.step()
             rows.append(
@@ -331,10 +342,17 @@ def optimise(
                 }
                 | judged.diagnostics
             )  # fmt: skip
-        if float(rows[-1]["losses/approx_kl"]) > params.target_kl:
+        # All processes hear the same number, so all of them stop or none.
+        if float(_mean(rows[-1]["losses/approx_kl"])) > params.target_kl:
             break
-    means = {key: float(torch.stack([row[key] for row in rows]).mean()) for key in rows[0]}
+    means = {key: float(_mean(torch.stack([row[key] for row in rows]).mean())) for key in rows[0]}
+    returns, values = distributed.gathered(returns), distributed.gathered(values)
     variance = returns.var()
     means["losses/explained_variance"] = float(1 - (returns - values).var() / variance) if variance > 0 else 0.0
-    means["charts/mean_reward_r"] = float(rollout.rewards.mean())
+    means["charts/mean_reward_r"] = float(_mean(rollout.rewards.mean()))
     return means, len(rows)
+
+
+def _mean(value: Tensor) -> Tensor:
+    """Mean of a scalar over the processes."""
+    return distributed.gathered(value[None]).mean()

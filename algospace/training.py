@@ -51,7 +51,7 @@ class Saver(Protocol):
     resumed: State | None
 
     def __call__(self, step: int, snapshot: Callable[[], State]) -> None:
-        """Hear of every optimiser step; ``snapshot`` makes the state."""
+        """Hear of every optimiser step; ``snapshot`` makes the state, at the same steps on all processes."""
 
     def epoch_ended(self, epoch: int) -> None:
         """Hear of every epoch, by its number."""

@@ -22,6 +22,7 @@ from algospace.mrms.outcomes import Lessons, cells, outcome_table, realised
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import Proposal, propose
 from algospace.mrms.trades import with_past_accounts
+from algospace.mrms.walk_forward import borne_units, folds, out_of_fold, walk_forward
 from algospace.params import RuntimeParams
 from algospace.pipeline.config import load_params
 from algospace.synergy import Gate1Params
@@ -73,7 +74,9 @@ def sample(kind: str, sessions: int, seed: int, state: fitted.Fitted | None = No
     whole = windows.complete(rows, read("features", FeatureParams))
     ends = np.flatnonzero(whole & (table.m5["candidate_direction"].to_numpy() != 0))
     venue = market.Venue.of(bars, CONTRACT, read("market", market.MarketParams))
-    every = table.m5.iloc[ends].assign(row=ends).reset_index(drop=True)
+    every = (
+        table.m5.iloc[ends].assign(row=ends, label_end_utc=lambda m5: m5["session_close_utc"]).reset_index(drop=True)
+    )
     seen = rows.regime[rows.m30_row[ends]]
 
     def of(*chosen: int) -> Lessons:
@@ -83,11 +86,17 @@ def sample(kind: str, sessions: int, seed: int, state: fitted.Fitted | None = No
     return Sample(of(splits.TRAIN), of(splits.SELECT), of(*np.unique(codes)), venue, events, state)
 
 
-def teach(given: Sample, seed: int) -> RiskEnsemble:
-    """Fit the ensemble as the stage does."""
+def teach(given: Sample, seed: int) -> tuple[RiskEnsemble, int]:
+    """Fit the ensemble as the stage does; return it before its size is limited, and the limit its record bears."""
     params, limits = read("mrms", MRMSParams), read("market", market.MarketParams).limits
-    lessons = with_past_accounts(given.train, given.venue, params, seed)
-    return fit("risk", lessons, given.select, limits.max_units, params, RUNTIME, seed, Unsaved())[0]
+    data, train, venue = read("data", DataParams), given.train, given.venue
+    lessons = with_past_accounts(train, venue, params, seed)
+    model, run = fit("risk", lessons, given.select, limits.max_units, params, RUNTIME, seed, Unsaved())
+    parts = folds(train.events, params.folds, data.embargo_m30_bars, data.embargo_m5_bars)
+    models = walk_forward(lessons, parts, run.best_epoch + 1, venue, params, RUNTIME, seed, lambda name: Unsaved())
+    return model, borne_units(
+        out_of_fold(models, parts, train, train.states, train.events, CONTRACT.tick), train, venue.session, params
+    )
 
 
 def proposals(model: RiskEnsemble, lessons: Lessons) -> Proposal:
@@ -113,10 +122,11 @@ class Executed(NamedTuple):
     regime: np.ndarray
     r: np.ndarray  # net R in the proposed cell
     known: np.ndarray  # in the known best cell
-    units: np.ndarray  # proposed
+    asked: np.ndarray  # units that the position agent would propose
+    units: np.ndarray  # proposed: what of it the out-of-fold record bears
 
 
-def execute(proposal: Proposal, given: Sample) -> Executed:
+def execute(asked: Proposal, proposal: Proposal, given: Sample) -> Executed:
     """Take the proposed and the known best cell at the planted events.
 
     The best cell is known from the construction, not chosen among 99 on the judged outcomes: the planted outcome is
@@ -130,7 +140,7 @@ def execute(proposal: Proposal, given: Sample) -> Executed:
     best = cells(params, *(np.full((len(regime), 2), value) for value in (1.0, planted.REWARD_RISK)))
     own = cells(params, proposal.stop_atr, proposal.reward_risk)
     r, known = (realised(lessons.net_r, cell)[here, 0] for cell in (own, best))
-    return Executed(regime[here].astype(np.int64), r, known, proposal.units[here, 0])
+    return Executed(regime[here].astype(np.int64), r, known, asked.units[here, 0], proposal.units[here, 0])
 
 
 def planted_figures(found: Executed) -> dict[str, Any]:
@@ -141,13 +151,13 @@ def planted_figures(found: Executed) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     result: dict[str, Any] = {}
     for regime, (_, _, win) in enumerate(planted.REGIMES):
-        r, known, units = (part[found.regime == regime] for part in found[1:])
+        r, known, asked, units = (part[found.regime == regime] for part in found[1:])
         sortinos = [performance.sortino(part, 1.0) for part in (r, known)]
         name = f"regime_{regime}"
         result |= {
             f"{name}_events": len(r), f"{name}_sortino": sortinos[0], f"{name}_known_sortino": sortinos[1],
-            f"{name}_mean_units": units.mean(), f"{name}_traded_rate": (units > 0).mean(),
-            f"{name}_sized_mean_r": (units * r).mean(),
+            f"{name}_asked_mean_units": asked.mean(), f"{name}_mean_units": units.mean(),
+            f"{name}_traded_rate": (units > 0).mean(), f"{name}_sized_mean_r": (units * r).mean(),
         }  # fmt: skip
         if win * (1 + planted.REWARD_RISK) > 1:
             drawn = rng.integers(0, len(r), (BOOTSTRAP_DRAWS, len(r)))
@@ -157,9 +167,15 @@ def planted_figures(found: Executed) -> dict[str, Any]:
     return performance.rounded(result)
 
 
-def walk_figures(proposal: Proposal) -> dict[str, Any]:
-    """Size where no edge exists."""
-    return performance.rounded({"mean_units": proposal.units.mean(), "traded_rate": (proposal.units > 0).mean()})
+def walk_figures(asked: Proposal, proposal: Proposal) -> dict[str, Any]:
+    """Size where no edge exists, before and after it is limited to what the out-of-fold record bears."""
+    return performance.rounded(
+        {
+            "asked_mean_units": asked.units.mean(),
+            "mean_units": proposal.units.mean(),
+            "traded_rate": (proposal.units > 0).mean(),
+        }
+    )
 
 
 def speed(model: RiskEnsemble, given: Sample, days: int) -> dict[str, Any]:
@@ -193,11 +209,12 @@ def rows(quick: bool) -> Iterator[Callable[[], dict[str, Any]]]:
                     held["sample"] = sample("planted", sessions, seed)
                     held["unseen"] = sample("planted", sessions, UNSEEN + seed, held["sample"].state)
                 given, unseen = (at_costs(held[name], multiplier) for name in ("sample", "unseen"))
-                held["model"] = teach(given, seed)
-                proposal = proposals(held["model"], unseen.every)
-                executed[multiplier].append(execute(proposal, unseen))
+                held["model"], borne = teach(given, seed)
+                asked = proposals(held["model"], unseen.every)
+                held["model"].limit_units(borne)
+                executed[multiplier].append(execute(asked, proposals(held["model"], unseen.every), unseen))
                 row = {"benchmark": "planted", "costs": multiplier, "seed": seed, "sessions": sessions}
-                return row | planted_figures(executed[multiplier][-1])
+                return row | {"borne_units": borne} | planted_figures(executed[multiplier][-1])
 
             yield planted_market
     for multiplier in multipliers:
@@ -217,7 +234,10 @@ def rows(quick: bool) -> Iterator[Callable[[], dict[str, Any]]]:
 
         def random_walk(seed: int = seed) -> dict[str, Any]:
             given = sample("random_walk", YEAR, seed)
-            found = walk_figures(proposals(teach(given, seed), given.every))
+            model, borne = teach(given, seed)
+            asked = proposals(model, given.every)
+            model.limit_units(borne)
+            found = {"borne_units": borne} | walk_figures(asked, proposals(model, given.every))
             sizes.append(found)
             return {"benchmark": "random walk", "seed": seed, "sessions": YEAR} | found
 

@@ -1,7 +1,8 @@
 """Both ways of training the risk ensemble, and the plain rule, each through two accounts on the report half.
 
 Trained on train, judged on the quoted half of validation of the prepared market (`dvc repro rde` first): with the
-signal, one trade at a time, sizes under the hard limits. ``violations`` are orders that the limits forbid, counted
+signal, one trade at a time, sizes under the hard limits but not under that of the out-of-fold record (decision 0009):
+both ways are compared by what they ask for. ``violations`` are orders that the limits forbid, counted
 from the trades alone; they must be 0.
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from algospace import agents, artefacts, report
-from algospace.consensus import Calibration
+from algospace.calibration import Calibration
 from algospace.data import bars as bars_module
 from algospace.data.splits import TEST
 from algospace.features.fitted import Fitted
@@ -17,7 +17,9 @@ from algospace.pipeline import provenance, stage
 from algospace.pipeline.config import load_params
 from algospace.pipeline.settings import load_settings
 from algospace.policy import bundle, evaluation
+from algospace.policy.baselines import baselines
 from algospace.policy.decide import Policy, decide
+from algospace.policy.params import ExportParams
 from algospace.rde import model as regime_model
 from algospace.rde.space import Space
 
@@ -42,7 +44,7 @@ def main() -> None:
     """Bundle, load, replay, judge, report."""
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
-    params = load_params("export", evaluation.ExportParams)
+    params = load_params("export", ExportParams)
     prepared_manifest = artefacts.read_json(MANIFEST)
     settings = load_settings(prepared_manifest)
     stage.make_deterministic(runtime, seed)
@@ -67,8 +69,8 @@ def main() -> None:
     first_row = int(np.flatnonzero(table["split"].to_numpy() == TEST)[0])
     bars = table[list(bars_module.SCHEMA)]
     replay = decide(policy, bars, trade_from=bars["close_utc"].iloc[first_row])
-    records = {"policy": replay.simulation, **evaluation.baselines(replay.m5, settings, params, first_row)}
-    summaries = {name: evaluation.track_record(simulation, params, seed) for name, simulation in records.items()}
+    records = {"policy": replay.simulation, **baselines(replay.m5, settings, params, first_row)}
+    summaries = evaluation.summaries(records, replay.m5, settings, params, first_row)
     uses = provenance.count_test_use(bundle_id, prepared_manifest)
 
     page = evaluation.report_data(

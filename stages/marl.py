@@ -1,14 +1,18 @@
-"""Stage 4 of 5: candidates, regimes and proposals -> three agents trained by MAPPO, judged on validation."""
+"""Stage 4 of 5: candidates, regimes and proposals -> three agents trained by MAPPO, judged on validation.
+
+Several processes share the episodes: ``torchrun --standalone --nproc-per-node=N -m stages.marl``, then
+``dvc commit marl`` (docs/scaling.md).
+"""
 
 from pathlib import Path
 
 import pandas as pd
 
-from algospace import artefacts, nets
+from algospace import artefacts, nets, plotting
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared, windows
 from algospace.features.fitted import Fitted
-from algospace.marl import engine, exams, figures
+from algospace.marl import engine, exams, figures, pictures
 from algospace.marl.params import MARLParams
 from algospace.mrms import model as risk_model
 from algospace.mrms.proposal import Proposal, propose
@@ -31,6 +35,7 @@ PROPOSALS = Path("data/proposals/train_proposals.parquet")
 MODEL = Path("models/marl/marl.safetensors")
 METRICS = Path("metrics/marl.json")
 CURVES = Path("metrics/curves/marl")
+PICTURES = Path("reports/marl")
 
 
 def main() -> None:
@@ -38,7 +43,8 @@ def main() -> None:
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
     params = load_params("marl", MARLParams)
-    settings = load_settings(artefacts.read_json(MANIFEST))
+    manifest = artefacts.read_json(MANIFEST)
+    settings = load_settings(manifest)
     stage.make_deterministic(runtime, seed)
 
     m5 = prepared.learning_rows(pd.read_parquet(MAIN))
@@ -48,8 +54,8 @@ def main() -> None:
     )
     risk = risk_model.load(*artefacts.read_tensors(RISK))
 
-    def of_split(code: int, synergies: bool) -> exams.Material:
-        ends = prepared.candidate_rows(m5, code, synergies)
+    def of_split(code: int, on: prepared.Decisions) -> exams.Material:
+        ends = prepared.decision_rows(m5, code, on)
         events = m5.iloc[ends]
         regime = prepared.regime_vectors_at(events, vectors)
         if code == TRAIN:  # out-of-fold: what the agents learn on must not be better than what they will see
@@ -58,14 +64,16 @@ def main() -> None:
             proposal = propose(risk, states(events, regime), events, settings.contract.tick)
         return exams.material(m5, ends, rows, regime, proposal, settings, runtime.device)
 
-    lessons = of_split(TRAIN, params.train_on == "synergies")
-    exam = {name: of_split(code, False) for name, code in (("select", SELECT), ("report", REPORT))}
+    lessons = of_split(TRAIN, params.train_on)
+    exam = {name: of_split(code, "signals") for name, code in (("select", SELECT), ("report", REPORT))}
     with training_state("marl") as state:
         runs = [
             engine.run(lessons, exam["select"], exam, params, settings, runtime, seed + k, state.part, f"seed_{k}")
             for k in params.seeds
         ]
         folds = engine.walk_forward(lessons, params, settings, runtime, seed, state.part)
+        if not stage.leads():
+            return
         best = engine.choose(runs)
         run, calibration = runs[best], exams.calibrate(runs[best].judged["select"], exam["select"].candidates)
         untrained = engine.new_team(params, lessons.candidates.context.shape[1], seed + params.seeds[best])
@@ -75,9 +83,13 @@ def main() -> None:
         artefacts.write_tensors(MODEL, nets.arrays(run.team), header)
         found = figures.figures(initial, run, exam, calibration, lessons, params, settings)
         found |= {"seeds": figures.seeds(runs, params, best, seed), "folds": figures.walk_forward(folds, params, seed)}
+        confidence = exams.worth(run.judged["report"], exam["report"].candidates, calibration, seed)
+        found["report"] |= confidence.figures()
         artefacts.write_json(METRICS, rounded(found))
         write_curves(CURVES, run.history)
+        histories = {k: one.history for k, one in zip(params.seeds, runs, strict=True)}
+        pictures.write_all(PICTURES, histories, confidence, plotting.watermark(manifest["source"]))
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, scales=True)

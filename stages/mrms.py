@@ -7,13 +7,15 @@ import pandas as pd
 from algospace import artefacts, market, nets, plotting
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared
+from algospace.features.table import EVENT
 from algospace.mrms import communication, method, pictures
 from algospace.mrms.figures import figures
 from algospace.mrms.outcomes import Lessons
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import propose
+from algospace.mrms.state import states
 from algospace.mrms.trades import proposed_trades, with_past_accounts
-from algospace.mrms.walk_forward import folds, shift, walk_forward
+from algospace.mrms.walk_forward import borne_units, folds, out_of_fold, shift, walk_forward
 from algospace.params import RuntimeParams
 from algospace.performance import rounded
 from algospace.pipeline import stage
@@ -43,7 +45,8 @@ def main() -> None:
 
     manifest = artefacts.read_json(MANIFEST)
     data, contract = prepared.reading(manifest), prepared.contract(manifest)
-    main_table = prepared.learning_rows(pd.read_parquet(MAIN, columns=list(prepared.MARKET_COLUMNS)))
+    columns = {*prepared.MARKET_COLUMNS, *EVENT, "is_decidable"}
+    main_table = prepared.learning_rows(pd.read_parquet(MAIN, columns=sorted(columns)))
     venue = market.Venue.of(main_table, contract, exchange)
     events = pd.read_parquet(EVENTS)
     vectors = pd.read_parquet(VECTORS)
@@ -51,6 +54,11 @@ def main() -> None:
     def of_split(code: int) -> Lessons:
         chosen = events[events["split"] == code].reset_index(drop=True)
         return Lessons.new(chosen, prepared.regime_vectors_at(chosen, vectors), venue, params)
+
+    rows = prepared.decision_rows(main_table, TRAIN, "bars")  # whatever the agents will train on
+    bars = main_table.iloc[rows]
+    bars = bars.assign(row=rows, candidate_direction=prepared.directions(bars))
+    seen = states(bars, prepared.regime_vectors_at(bars, vectors))
 
     splits = {"train": of_split(TRAIN), "select": of_split(SELECT), "report": of_split(REPORT)}
     train, select, report = splits.values()
@@ -60,10 +68,15 @@ def main() -> None:
         tick = contract.tick
         model, run = method.train("mrms", lessons, select, venue, params, runtime, seed, state.part("ensemble"))
         parts = folds(train.events, params.folds, data.embargo_m30_bars, data.embargo_m5_bars)
-        out_of_fold = walk_forward(train, lessons, parts, run.best_epoch + 1, venue, params, runtime, seed, state.part)
+        models = walk_forward(lessons, parts, run.best_epoch + 1, venue, params, runtime, seed, state.part)
+        unlimited = out_of_fold(models, parts, train, train.states, train.events, tick)
+        borne = borne_units(unlimited, train, venue.session, params)
+        for taught in (model, *models):
+            taught.limit_units(borne)
+        unseen = out_of_fold(models, parts, train, train.states, train.events, tick)
         final = {name: propose(model, part.states, part.events, tick) for name, part in splits.items()}
         tracks = {
-            name: proposed_trades(venue, part.events, out_of_fold if name == "train" else final[name]).track
+            name: proposed_trades(venue, part.events, unseen if name == "train" else final[name]).track
             for name, part in splits.items()
         }
         layer, layer_run = communication.fit(
@@ -72,10 +85,11 @@ def main() -> None:
 
         artefacts.write_tensors(MODEL, nets.arrays(model), model.config)
         artefacts.write_tensors(COMMUNICATION, nets.arrays(layer), layer.config)
-        artefacts.write_parquet(PROPOSALS, out_of_fold.table(train.events["row"].to_numpy()))
+        artefacts.write_parquet(PROPOSALS, out_of_fold(models, parts, train, seen, bars, tick).table(rows))
         counts = {"train_candidates": len(train.events), "best_epoch": run.best_epoch, "epochs": len(run.history)}
+        counts |= {"borne_units": borne}
         found = figures(model, final["report"], report, train.net_r, venue, params, seed)
-        found |= {"shift": shift(out_of_fold, final["train"], params)}
+        found |= {"shift": shift(unseen, final["train"], params)}
         found |= {"next_trade": communication.figures(layer, tracks["report"])}
         artefacts.write_json(METRICS, rounded(counts | found))
         write_curves(CURVES, run.history)

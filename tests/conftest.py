@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from algospace import synthetic
-from algospace.consensus import Calibration
+from algospace.calibration import Calibration
 from algospace.data import contracts
 from algospace.data.bars import fill_gaps
 from algospace.data.params import DataParams

@@ -20,15 +20,16 @@ ORDER = (
     "synergy", "signals", "synthetic", "planted",
     "features.params", "features.prepared", "features.table", "features.census", "features.fitted", "features.windows",
     "features.health", "features.outputs",
-    "market", "performance", "nets", "gradient", "training", "ppo", "teams", "plotting",
+    "market", "performance", "calibration", "nets", "gradient", "training", "ppo", "teams", "plotting",
     "rde.model", "rde.measures", "rde.persistence", "rde.space", "rde.communication", "rde.params", "rde.examples",
     "rde.fit", "rde.figures", "rde.walk_forward", "rde.engine", "rde.pictures",
     "mrms.params", "mrms.track", "mrms.state", "mrms.stops", "mrms.outcomes", "mrms.model", "mrms.objective",
     "mrms.fit", "mrms.proposal", "mrms.trades", "mrms.ppo", "mrms.method", "mrms.walk_forward",
     "mrms.figures", "mrms.communication", "mrms.pictures",
-    "env", "agents", "mappo", "consensus",
-    "marl.params", "policy.simulation", "policy.decide", "policy.bundle", "marl.exams", "marl.pretraining",
-    "marl.engine", "marl.figures", "pictures", "report", "policy.evaluation",
+    "env", "parallel_env", "agents", "mappo", "consensus",
+    "marl.params", "policy.params", "policy.simulation", "policy.decide", "policy.baselines", "policy.bundle",
+    "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "pictures", "report",
+    "policy.evaluation",
 )  # fmt: skip
 PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings")
 

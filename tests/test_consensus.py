@@ -8,7 +8,7 @@ import torch
 
 from algospace import consensus, nets
 from algospace.agents import Team
-from algospace.consensus import Calibration, combine, gate2
+from algospace.consensus import combine, gate2
 from algospace.env import AGAINST, AGENTS, DELAYS, PASS, WITH
 from algospace.marl.params import MARLParams
 from algospace.pipeline.config import load_params
@@ -210,31 +210,42 @@ def test_uncertainty_by_hand():
     np.testing.assert_allclose(found.epistemic, [math.log(2), 0, 0], atol=1e-9)
 
 
-# Calibration
+# Warnings
 
 
-@pytest.mark.parametrize("won", [[True] * 4, [False] * 4, []])
-def test_one_outcome_leaves_the_confidence_alone(won):
-    found = Calibration.fit(np.linspace(0.2, 0.8, len(won)), np.array(won, dtype=bool))
-    assert found == Calibration(1.0, 0.0)
-    for p in (0.01, 0.3, 0.5, 0.97):
-        assert found(p) == pytest.approx(p, abs=1e-9)
+@pytest.mark.parametrize(
+    ("spread", "warning"),
+    [(0.0, "none"), (0.0999, "none"), (0.1001, "elevated"), (0.1999, "elevated"), (0.2001, "high"), (0.5, "high")],
+)
+@pytest.mark.parametrize("agent", range(3))
+@pytest.mark.parametrize("of", ["confidence", "with", "against"])
+def test_the_widest_spread_of_any_agent_warns(of, agent, spread, warning):
+    action, timing, confidence = passes((WITH, WITH, WITH), ((0.5, 0.5),) * 3)
+    sign = np.where(np.arange(50) % 2, 1.0, -1.0)
+    if of == "confidence":
+        confidence[:, agent, 0] += spread * sign
+    else:
+        column = 1 if of == "with" else 2
+        action[:, agent] = 0.5
+        action[:, agent, 0] = 0.0
+        action[:, agent, column] += spread * sign
+        action[:, agent, 3 - column] -= spread * sign
+    found = combine(action, timing, confidence, AGENTS, PARAMS)
+    assert found.warning == warning
+    expected = np.zeros((3, 3))
+    if of != "confidence":
+        expected[agent, 1:] = spread
+    np.testing.assert_allclose(found.action_std, expected, atol=1e-12)
 
 
-def test_calibration_finds_what_the_confidence_is_worth():
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.05, 0.95, 20_000)
-    logit = np.log(confidence / (1 - confidence))
-    won = rng.random(20_000) < 1 / (1 + np.exp(-(0.5 * logit - 0.7)))  # overconfident
-    found = Calibration.fit(confidence, won)
-    assert found == pytest.approx((0.5, -0.7), abs=0.06)
-    assert found(0.9) == pytest.approx(1 / (1 + math.exp(-(0.5 * math.log(9) - 0.7))), abs=0.02)
-    assert found == Calibration.fit(confidence, won)
+def test_a_warning_refuses_nothing():
+    sure, doubtful = (ask_combined(spread) for spread in (0.0, 0.3))
+    assert (sure.warning, doubtful.warning) == ("none", "high")
+    assert ask() == gate2(doubtful, 0.5, 0.4, 2, 5, 2.0, 1.5, (), PARAMS) == []
 
 
-@pytest.mark.parametrize("edge", [0.0, 1.0])
-def test_certainty_stays_finite(edge):
-    assert 0 < Calibration(1.0, 0.0)(edge) < 1
+def ask_combined(spread):
+    return combine(*passes((WITH, WITH, WITH), spread=spread), AGENTS, PARAMS)
 
 
 # Gate 2

@@ -35,10 +35,17 @@ SMALL = {
     "marl.message_dim": 4,
     "marl.head_dim": 8,
     "marl.critic_dim": 8,
+    "marl.seeds": [0, 1],
+    "marl.folds": 1,
+    "marl.pretraining.optimizer.epochs": 2,
+    "marl.pretraining.optimizer.samples_per_epoch": 512,
+    "marl.bootstrap_draws": 100,
+    "marl.random_draws": 100,
     "marl.ppo.num_envs": 16,
     "marl.ppo.num_steps": 8,
     "marl.ppo.total_timesteps": 2560,
     "export.bootstrap_draws": 100,
+    "export.random_draws": 20,
 }
 
 

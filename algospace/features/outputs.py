@@ -94,10 +94,17 @@ def write_features(
 
 
 def main_table(table: FeatureTable, codes: np.ndarray, whole: np.ndarray) -> pd.DataFrame:
-    """Feature table with the split of each row and whether it is a candidate (its windows are whole)."""
-    candidate = whole & (table.m5["candidate_direction"].to_numpy() != 0)
-    flags = pd.DataFrame({"split": codes, "is_candidate": candidate}, index=table.m5.index)
-    return pd.concat([table.m5, flags], axis=1)
+    """Feature table with the split of each row, whether it can be decided on, and whether it is a candidate.
+
+    A bar can be decided on that was traded, has whole windows and an ATR, and is not its session's last; a candidate is
+    such a bar on which a signal fires.
+    """
+    m5 = table.m5
+    last = m5["session_close_utc"] <= m5["close_utc"]
+    decidable = whole & ~(last | m5["is_synthetic"] | m5["m30_atr"].isna()).to_numpy()
+    candidate = whole & (m5["candidate_direction"].to_numpy() != 0)
+    flags = {"split": codes, "is_decidable": decidable, "is_candidate": candidate}
+    return pd.concat([m5, pd.DataFrame(flags, index=m5.index)], axis=1)
 
 
 def regime_rows(

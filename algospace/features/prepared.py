@@ -7,7 +7,7 @@ windows over them, ``mrms_training_data.parquet`` a row per candidate; ``manifes
 import io
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
@@ -19,6 +19,7 @@ from algospace.data.params import DataParams
 from algospace.data.splits import TEST
 from algospace.errors import InputError
 
+Decisions = Literal["signals", "synergies", "bars"]
 # What the exchange needs of a row, and the split.
 MARKET_COLUMNS = (
     "close_utc", "session_id", "session_close_utc", "open", "high", "low", "close", "is_synthetic", "split",
@@ -61,12 +62,22 @@ def learning_rows(main: pd.DataFrame) -> pd.DataFrame:
     return main.iloc[: test[0] if len(test) else len(main)]
 
 
-def candidate_rows(main: pd.DataFrame, split: int, synergies: bool) -> np.ndarray:
-    """Row numbers of a split's candidates, or of those only that completed a synergy."""
-    chosen = main["is_candidate"] & (main["split"] == split)
-    if synergies:
+def decision_rows(main: pd.DataFrame, split: int, on: Decisions) -> np.ndarray:
+    """Row numbers of a split's bars on which is decided.
+
+    ``on`` signals: on every candidate; on synergies: on those only that completed one; on bars: on every traded bar
+    with whole windows that leaves another in its session.
+    """
+    chosen = main["is_decidable" if on == "bars" else "is_candidate"] & (main["split"] == split)
+    if on == "synergies":
         chosen &= main["gate1_type"] != 0
     return np.flatnonzero(chosen.to_numpy())
+
+
+def directions(events: pd.DataFrame) -> np.ndarray:
+    """+1 or -1 of each event, int8: its signal's direction, and up where no signal fires."""
+    signal = events["candidate_direction"].to_numpy()
+    return np.where(signal == 0, 1, signal).astype(np.int8)
 
 
 def regime_vectors_at(m5_or_events: pd.DataFrame, vectors: pd.DataFrame) -> np.ndarray:

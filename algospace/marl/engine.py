@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from algospace import agents, env, mappo, market, training
+from algospace import agents, distributed, env, mappo, market, training
 from algospace.errors import InputError
 from algospace.features import windows
 from algospace.features.table import SIDE
@@ -71,7 +71,8 @@ def run(
     }
     world = env.TradingEnv(
         lessons.candidates, lessons.sessions, lessons.views, settings.contract, settings.market,
-        params.ppo.num_envs, params.ppo.gamma, seed, runtime.device, len(params.agents),
+        distributed.own_count(params.ppo.num_envs, "marl.ppo.num_envs"), params.ppo.gamma, distributed.own_seed(seed),
+        runtime.device, len(params.agents),
     )  # fmt: skip
     history = mappo.train(world, team, params.ppo, params.critic_dim, seed, part(name)).history
     return Run(team, pretrained, history, {half: exams.judge(team, given, settings) for half, given in exam.items()})

@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from algospace import agents, consensus, env, market
-from algospace.consensus import Calibration
+from algospace.calibration import Calibration, Reliability, reliability
 from algospace.features.windows import Rows
 from algospace.mrms.proposal import Proposal
 from algospace.policy.decide import Settings
@@ -97,3 +97,9 @@ def won(judged: Judged, candidates: env.Candidates) -> np.ndarray:
 def calibrate(judged: Judged, candidates: env.Candidates) -> Calibration:
     """Fit the confidence to what happened on the side it speaks of (the selecting half of validation)."""
     return Calibration.fit(judged.confidence, won(judged, candidates))
+
+
+def worth(judged: Judged, candidates: env.Candidates, calibration: Calibration, seed: int) -> Reliability:
+    """Compare the calibrated confidence with what happened (the reporting half of validation)."""
+    probability = np.array([calibration(c) for c in judged.confidence], np.float64)
+    return reliability(probability, won(judged, candidates), seed)

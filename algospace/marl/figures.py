@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import trim_mean
 
 from algospace import env, market, performance
-from algospace.consensus import Calibration
+from algospace.calibration import Calibration
 from algospace.marl import pretraining
 from algospace.marl.engine import Fold, Run
 from algospace.marl.exams import Judged, Material, sides, won
@@ -51,8 +51,9 @@ def _half(
 ) -> dict[str, Any]:
     """Rates and net R of the consensus on every candidate, before Gate 2, beside three rules and the base rate.
 
-    ``random`` deals the same actions to the candidates in another order: ``random_p_value`` is the share of
-    ``params.random_draws`` such deals, the real one counted among them, that earn as much or more.
+    ``random`` shifts the same sequence of actions along the candidates, round and round, so that runs of equal
+    actions and of equal outcomes stay what they are: ``random_p_value`` is the share of ``params.random_draws`` such
+    shifts, the real one counted among them, that earn as much or more.
     """
     candidates, n = given.candidates, len(trained.action)
     probability = np.array([calibration(c) for c in trained.confidence])
@@ -76,11 +77,15 @@ def _half(
         "base_rate_brier": float(hit.mean() * (1 - hit.mean())),
     }
     rng = np.random.default_rng(settings.seed)
-    deals = [rng.permutation(n) for _ in range(params.random_draws)]
-    dealt = np.array([_net_r(trained.action[at], trained.delay[at], candidates).mean() for at in deals])
-    as_good = int((dealt >= trained.net_r.mean()).sum())
+    shifted = np.array(
+        [
+            _net_r(np.roll(trained.action, by), np.roll(trained.delay, by), candidates).mean()
+            for by in rng.integers(1, n, params.random_draws)
+        ]
+    )
+    as_good = int((shifted >= trained.net_r.mean()).sum())
     return found | {
-        "random_mean_r": float(dealt.mean()),
+        "random_mean_r": float(shifted.mean()),
         "random_p_value": (1 + as_good) / (1 + params.random_draws),
     }
 

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from algospace import training
 from algospace.consensus import Gate2Params
 from algospace.env import AGENTS
+from algospace.features.prepared import Decisions
 from algospace.mappo import PPOParams
 from algospace.params import Params
 
@@ -34,7 +35,7 @@ class MARLParams(Params):
     agents: tuple[Agent, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
     folds: int = Field(ge=0)
-    train_on: Literal["signals", "synergies"]
+    train_on: Decisions
     channels: tuple[int, int, int]
     stride: int = Field(ge=1)
     n_heads: int = Field(ge=2, multiple_of=2)  # with an odd number inference leaves its one path (decision 0003)

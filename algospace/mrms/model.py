@@ -16,6 +16,7 @@ EMBEDDING = 8
 LEAST_SPREAD = 1e-6
 FARTHEST = 5.0  # standard deviations of train beyond which a feature counts no more
 COORDINATOR = 32  # width of its hidden layer
+OUT_OF_REACH = -1e9  # logit of a choice that no state can bring back; finite, as every weight of a bundle is
 
 
 class Output(NamedTuple):
@@ -99,6 +100,11 @@ class RiskEnsemble(nn.Module):
         spread = x.std(0)
         self.center.copy_(x.mean(0))
         self.scale.copy_(torch.where(spread > LEAST_SPREAD, spread, 1.0))
+
+    def limit_units(self, most: int) -> None:
+        """Put every size above ``most`` units out of the position agent's reach, whatever the state."""
+        with torch.no_grad():
+            self.position.common[most + 1 :] = OUT_OF_REACH
 
     def forward(self, x: Tensor) -> Output:
         """(batch, features) -> `Output`."""

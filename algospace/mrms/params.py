@@ -60,6 +60,7 @@ class MRMSParams(Params):
     shrink: float = Field(ge=0)
     synergy_share: float = Field(ge=0, le=1)
     folds: int = Field(ge=2)
+    evidence: float = Field(ge=0)
     bootstrap_draws: int = Field(ge=1)
     random_draws: int = Field(ge=1)
     optimizer: training.OptimizerParams

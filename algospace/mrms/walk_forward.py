@@ -1,4 +1,4 @@
-"""Proposals for train rows from models that have not seen them, and how they differ from the final model's.
+"""Proposals for train rows from models that have not seen them: what size they bear, how they differ from the final's.
 
 What trains on the frozen experts' outputs must not see better ones on train than it will see later (domain.md A12).
 """
@@ -12,9 +12,12 @@ from algospace import market, training
 from algospace.data.bars import M5_MINUTES, M30_MINUTES
 from algospace.errors import InputError
 from algospace.mrms import method
-from algospace.mrms.outcomes import Lessons, cells
+from algospace.mrms.model import RiskEnsemble
+from algospace.mrms.objective import LEAST_WEALTH
+from algospace.mrms.outcomes import Lessons, cells, realised
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import Proposal, propose
+from algospace.mrms.state import States
 from algospace.params import RuntimeParams
 
 
@@ -55,7 +58,6 @@ def folds(events: pd.DataFrame, count: int, embargo_m30: int, embargo_m5: int) -
 
 
 def walk_forward(
-    train: Lessons,
     lessons: Lessons,
     parts: list[Fold],
     epochs: int,
@@ -64,23 +66,78 @@ def walk_forward(
     runtime: RuntimeParams,
     seed: int,
     part: training.Part,
-) -> Proposal:
-    """Proposals for the events of ``train``, each from the model of its fold.
+) -> list[RiskEnsemble]:
+    """Train the model of each fold.
 
-    ``lessons`` are the same events as the networks learn from them. A fold's model trains for ``epochs``, the number
+    ``lessons`` are the train events as the networks learn from them. A fold's model trains for ``epochs``, the number
     that was best for the final model: its block is no place to stop by. After few epochs it is near the fixed answer
     of its own lessons, whose cell may differ from the final model's. ``part`` opens the saved state of a fold.
     """
     run = params.model_copy(update={"optimizer": params.optimizer.model_copy(update={"epochs": epochs})})
-    found = []
-    for number, fold in enumerate(parts):
-        taught = lessons.of(fold.lessons)
-        model, _ = method.train(
-            f"mrms fold {number}", taught, None, venue, run, runtime, seed, part(f"fold_{number}")
-        )  # fmt: skip
-        block = train.of(fold.block)
-        found.append(propose(model, block.states, block.events, venue.costs.tick))
-    return Proposal.joined(found)
+    return [
+        method.train(
+            f"mrms fold {number}", lessons.of(fold.lessons), None, venue, run, runtime, seed, part(f"fold_{number}")
+        )[0]
+        for number, fold in enumerate(parts)
+    ]
+
+
+def out_of_fold(
+    models: list[RiskEnsemble], parts: list[Fold], train: Lessons, seen: States, events: pd.DataFrame, tick: float
+) -> Proposal:
+    """Proposals for bars of train, each from the model of the fold in whose block it lies.
+
+    ``seen`` are the states of ``events``, in time order: the events of ``train`` themselves, or others between them. A
+    block goes on to the next one's first event.
+    """
+    first = train.events["row"].to_numpy()[[fold.block[0] for fold in parts]]
+    block = np.maximum(np.searchsorted(first, events["row"], side="right") - 1, 0)
+    return Proposal.joined(
+        [propose(model, seen.of(block == k), events[block == k], tick) for k, model in enumerate(models)]
+    )
+
+
+def borne_units(record: Proposal, lessons: Lessons, session: np.ndarray, params: MRMSParams) -> int:
+    """Most units a trade that the record of out-of-fold proposals bears: Kelly on a lower bound of their growth.
+
+    A network that found nothing still asks for a size where its lessons happened to win. What it asked for on events
+    that it had not seen tells the two apart.
+
+    Parameters
+    ----------
+    record
+        Proposals for the events of ``lessons`` by models that have not seen them.
+    session
+        Number of the session of every row of the 5-minute table: trades of one session are no independent evidence.
+
+    Returns
+    -------
+    int
+        The limit m on what was asked that has the greatest mean growth minus ``params.evidence`` standard errors, of
+        the trades that are decided on in the end: completed synergies, with the signal, where a size was asked for.
+        A limit of 0 grows by 0 for certain, so that without evidence of an edge, or with fewer than two sessions of
+        trades, it is 0.
+
+    Notes
+    -----
+    Growth as in `algospace.mrms.objective`: log(1 + b u r) / b of u = min(asked, m) units, b the bet of one unit.
+    Standard errors are clustered by session (Liang and Zeger 1986), times G / (G - 1) of G sessions.
+    """
+    asked = record.units[:, 0]
+    taken = (asked > 0) & (lessons.events["gate1_type"].to_numpy() != 0)
+    r = realised(lessons.net_r, cells(params, record.stop_atr, record.reward_risk))[taken, 0]
+    _, cluster = np.unique(session[lessons.events["row"].to_numpy()[taken]], return_inverse=True)
+    sessions = int(cluster.max(initial=-1)) + 1
+    if sessions < 2:
+        return 0
+    bet = params.unit_risk / params.kelly_fraction
+    bounds = [0.0]
+    for most in range(1, int(asked.max()) + 1):
+        growth = np.log(np.maximum(1 + bet * np.minimum(asked[taken], most) * r, LEAST_WEALTH)) / bet
+        off = np.bincount(cluster, growth - growth.mean())
+        error = np.sqrt((off**2).sum() * sessions / (sessions - 1)) / len(growth)
+        bounds.append(growth.mean() - params.evidence * error)
+    return int(np.argmax(bounds))
 
 
 def shift(out_of_fold: Proposal, final: Proposal, params: MRMSParams) -> dict[str, float]:

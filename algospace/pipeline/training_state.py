@@ -37,8 +37,9 @@ class TrainingState:
     """The saver that every training loop calls after an optimiser step.
 
     ``resumed`` is the state to go on from (None for a fresh start). Call the object as ``on_step(step, snapshot)``;
-    ``snapshot`` is asked for the state only when it is time to save. Of several processes the leader saves, and all
-    go on from what it found. Without a directory nothing is saved, without the name of a stage no memory is logged.
+    ``snapshot`` is asked for the state only when it is time to save, on all processes at the same step. Of several
+    processes the leader saves, and all go on from what it found. Without a directory nothing is saved, without the name
+    of a stage no memory is logged.
     """
 
     def __init__(self, directory: Path | None, stage: str = "", part: str = "") -> None:
@@ -73,16 +74,19 @@ class TrainingState:
             self._save(step, snapshot)
 
     def _save(self, step: int, snapshot: Callable[[], State]) -> None:
+        self._last_saved = step
+        if self.directory is None and distributed.processes() == 1:
+            return
+        state = {**snapshot(), "step": step}  # on every process: it may hold a part of each
         if self.directory is None or not distributed.leads():
             return
         tensors: dict[str, np.ndarray] = {}
-        header = _pack({**snapshot(), "step": step}, "", tensors)
+        header = _pack(state, "", tensors)
         content = artefacts.tensor_bytes(tensors, {"schema": SCHEMA, "state": header})
         last = self.directory / "last.safetensors"
         if last.exists():
             os.replace(last, self.directory / "previous.safetensors")
         artefacts.write_bytes(last, content)
-        self._last_saved = step
 
     def _load(self) -> State | None:
         if self.directory is None:

@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from algospace import agents, artefacts, market, nets
-from algospace.consensus import Calibration, Gate2Params
+from algospace.calibration import Calibration
+from algospace.consensus import Gate2Params
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
 from algospace.errors import BundleError, InputError

@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 
 from algospace import agents, consensus, env, market
-from algospace.consensus import Calibration, Consensus, Gate2Params
+from algospace.calibration import Calibration
+from algospace.consensus import Consensus, Gate2Params
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
 from algospace.features import prepared, windows
@@ -268,11 +269,20 @@ def _consensus_record(names: Sequence[str], result: Consensus, probability: floa
     def rounded(values: np.ndarray) -> dict[str, float]:
         return {name: round(float(x), 6) for name, x in zip(names, values, strict=True)}
 
+    def by_action(values: np.ndarray) -> dict[str, dict[str, float]]:
+        columns = [rounded(column) for column in values.T]
+        return {
+            agent: {action: column[agent] for action, column in zip(consensus.ACTIONS, columns, strict=True)}
+            for agent in env.AGENTS
+        }
+
     return {
         "passes": consensus.PASSES,
         "action": consensus.ACTIONS[result.action],
         "votes": {n: consensus.ACTIONS[v] for n, v in zip(names, result.votes, strict=True)},
         "agreement": result.agreement,
+        "probabilities": by_action(result.probabilities),
+        "probabilities_std": by_action(result.action_std),
         "confidence": round(result.confidence, 6),
         "prd_confidence": round(result.prd_confidence, 6),
         "probability": round(probability, 6),
@@ -284,4 +294,5 @@ def _consensus_record(names: Sequence[str], result: Consensus, probability: floa
             "aleatoric": rounded(result.aleatoric),
             "epistemic": rounded(result.epistemic),
         },
+        "warning": result.warning,
     }

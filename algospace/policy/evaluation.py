@@ -1,30 +1,32 @@
 """Judge what a policy did: its track record beside baselines, its funnel, its refusals, its report."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from algospace import market, performance
-from algospace.mrms.track import Track
-from algospace.params import Params
-from algospace.policy.decide import Record, Replay, Settings, synergy_rows
-from algospace.policy.simulation import Order, Simulation, simulate
+from algospace.policy.baselines import cost_ladder, random_traders
+from algospace.policy.decide import Record, Replay, Settings
+from algospace.policy.params import ExportParams
+from algospace.policy.simulation import Simulation
 from algospace.report import ReportData
 
 SESSIONS_PER_YEAR = 252
+LADDER = (0.0, 0.5, 1.0, 2.0)  # times the contract's costs
 
 
-class ExportParams(Params):
-    """The `export` section: how a track record is judged."""
-
-    min_trades: int = Field(ge=2)
-    bootstrap_draws: int = Field(ge=1)
-    baseline_stop_atr: float = Field(gt=0)
-    baseline_reward_risk: float = Field(gt=0)
-    baseline_units: int = Field(ge=1)
+def summaries(
+    records: Mapping[str, Simulation], m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int
+) -> dict[str, dict[str, Any]]:
+    """Track record of each simulation over one table of bars, and how it stands to chance."""
+    return {
+        name: track_record(simulation, params, settings.seed)
+        | beside_chance(simulation, m5, settings, params, first_row, settings.seed)
+        for name, simulation in records.items()
+    }
 
 
 def track_record(simulation: Simulation, params: ExportParams, seed: int) -> dict[str, Any]:
@@ -39,30 +41,17 @@ def track_record(simulation: Simulation, params: ExportParams, seed: int) -> dic
     )  # fmt: skip
 
 
-def every_synergy(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int) -> Simulation:
-    """Baseline: take every synergy with fixed units, stop and target, under the account's own limits."""
-    events = synergy_rows(m5)
-    events = events[events >= first_row]
-    costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
-    directions = m5["gate1_direction"].to_numpy()[events]
-    stops = market.stop_distance(m5["m30_atr"].to_numpy()[events], params.baseline_stop_atr, costs.tick)
-
-    def choose(k: int, account: market.Account, track: Track, is_open: bool) -> Order | None:
-        if any(bool(hit) for hit in account.breaches(settings.market.limits).values()) or np.isnan(stops[k]):
-            return None
-        return Order(
-            int(directions[k]), float(stops[k]), params.baseline_reward_risk, params.baseline_units, 0,
-            params.baseline_stop_atr, 1.0,
-        )  # fmt: skip
-
-    return simulate(m5, events, choose, settings.contract, settings.market, first_row)
-
-
-def baselines(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int) -> dict[str, Simulation]:
-    """Never trading, and every synergy with fixed risk (the gates without learning), over the same bars."""
-    taken = every_synergy(m5, settings, params, first_row)
-    idle = Simulation(taken.trades.iloc[:0], taken.equity.assign(equity=settings.market.account.equity))
-    return {"flat": idle, "every synergy, fixed risk": taken}
+def beside_chance(
+    simulation: Simulation, m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int, seed: int
+) -> dict[str, float | None]:
+    """How the closed trades stand to random traders', and what they earn at other costs; None for too few."""
+    names = ["random_mean_r", "random_percentile", "random_p_value", *(f"mean_r_costs_x{x:g}" for x in LADDER)]
+    closed = simulation.trades[simulation.trades["exit_reason"] != market.EXITS[market.OPEN]]
+    if len(closed) < params.min_trades:
+        return dict.fromkeys(names)
+    chance = random_traders(closed, m5, settings, first_row, params.random_draws, seed)
+    ladder = cost_ladder(closed, m5, settings, LADDER)
+    return performance.rounded(dict(zip(names, (*chance, *ladder.values()), strict=True)))
 
 
 def funnel(replay: Replay, first_row: int) -> dict[str, int]:

@@ -92,10 +92,12 @@ def simulate(
         )
         trades.append(
             {
-                "event": k, "decided_utc": bars["close_utc"].iloc[row], "entry_utc": bars["start_utc"].iloc[entry],
+                "event": k, "row": row, "decided_utc": bars["close_utc"].iloc[row],
+                "entry_utc": bars["start_utc"].iloc[entry],
                 "exit_utc": bars["close_utc"].iloc[end], "side": order.side, "units": order.units,
                 "entry": outcome.entry_price[0], "exit": outcome.exit_price[0], "stop_distance": order.stop,
-                "reward_risk": order.reward_risk, "exit_reason": market.EXITS[exit_reason],
+                "stop_atr": order.stop_atr, "reward_risk": order.reward_risk, "delay": order.delay,
+                "exit_reason": market.EXITS[exit_reason],
                 "bars": end - entry + 1, "net_r": outcome.net_r[0], "pnl": pnl,
                 "costs": 2 * costs.commission * order.units, "session_id": session[end],
             }
@@ -105,6 +107,6 @@ def simulate(
 
 
 TRADE_COLUMNS = (
-    "event", "decided_utc", "entry_utc", "exit_utc", "side", "units", "entry", "exit", "stop_distance", "reward_risk",
-    "exit_reason", "bars", "net_r", "pnl", "costs", "session_id",
+    "event", "row", "decided_utc", "entry_utc", "exit_utc", "side", "units", "entry", "exit", "stop_distance",
+    "stop_atr", "reward_risk", "delay", "exit_reason", "bars", "net_r", "pnl", "costs", "session_id",
 )  # fmt: skip

@@ -141,14 +141,16 @@ def test_candidates_have_a_direction_and_whole_windows(main, rows, settings):
 
 
 @pytest.mark.parametrize("code", [TRAIN, SELECT, REPORT, TEST])
-def test_candidate_rows(main, code):
-    found = prepared.candidate_rows(main, code, synergies=False)
+def test_decision_rows(main, code):
+    found = prepared.decision_rows(main, code, "signals")
     assert found.tolist() == [
         i for i, (c, s) in enumerate(zip(main["is_candidate"], main["split"], strict=True)) if c and s == code
     ]
-    synergies = prepared.candidate_rows(main, code, synergies=True)
+    synergies = prepared.decision_rows(main, code, "synergies")
     assert synergies.tolist() == [i for i in found if main["gate1_type"].iloc[i] != 0]
-    assert 0 < len(synergies) < len(found)
+    bars = prepared.decision_rows(main, code, "bars")
+    assert set(found) < set(bars)
+    assert 0 < len(synergies) < len(found) < len(bars)
 
 
 def test_learning_rows_hold_nothing_of_test(main):

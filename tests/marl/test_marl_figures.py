@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import trim_mean
 
-from algospace.consensus import Calibration
+from algospace.calibration import Calibration
 from algospace.env import AGAINST, PASS, WITH
 from algospace.marl import figures
 from algospace.marl.exams import Judged
@@ -29,7 +29,7 @@ def half(made, params, settings, action, n=120):
     return figures._half(initial, trained, given, Calibration(1.0, 0.0), params(), settings)
 
 
-def test_who_knows_the_labels_beats_every_deal(made, params, settings):
+def test_who_knows_the_labels_beats_every_shift(made, params, settings):
     found = half(made, params, settings, lambda c: labels(c))
     assert found["trained"]["mean_r"] == pytest.approx(80 / 120)
     assert found["trained"]["taken_mean_r"] == 1.0
@@ -48,6 +48,23 @@ def test_chance_is_told_from_skill(made, params, settings):
     ]
     assert np.mean(np.array(p) < 0.05) < 0.15
     assert 0.3 < np.mean(p) < 0.7
+
+
+def test_runs_of_actions_over_runs_of_outcomes_are_no_skill(made, params, settings):
+    """Actions that change once in 30 candidates, outcomes too: chance agrees or not for long."""
+    rng = np.random.default_rng(1)
+    given = made(240)
+    p = []
+    for _ in range(60):
+        pays = np.repeat(rng.choice([-1.0, 1.0], 8), 30)
+        net_r = np.repeat(np.stack([pays, -pays], axis=1)[:, :, None], 5, axis=2)
+        candidates = given.candidates._replace(net_r=net_r)
+        trained = judged(candidates, np.repeat(rng.choice([WITH, AGAINST], 8), 30))
+        found = figures._half(
+            trained, trained, given._replace(candidates=candidates), Calibration(1.0, 0.0), params(), settings
+        )
+        p.append(found["random_p_value"])
+    assert np.mean(np.array(p) < 0.05) < 0.15
 
 
 def test_figures_of_synergies_are_theirs_alone(made, params, settings):

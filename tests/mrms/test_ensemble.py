@@ -298,6 +298,24 @@ def test_proposals_are_the_most_probable():
     assert proposal.units.dtype == np.int64
 
 
+def test_a_limit_on_the_size_is_hard_and_never_raises_one():
+    model, x = net().eval(), 10 * np.random.default_rng(0).normal(size=(70, 2, N)).astype(np.float32)
+    free = proposals(model, x)
+    for most in (3, 1, 0):
+        assert (free.units > most).any()
+        model.limit_units(most)
+        held = proposals(model, x)
+        assert (held.units[free.units <= most] == free.units[free.units <= most]).all()
+        assert held.units.max() <= most
+        for name in ("stop_atr", "stop", "reward_risk", "embedding"):
+            assert np.array_equal(getattr(held, name), getattr(free, name)), name
+    assert (held.confidence == 1).all()
+    # A stored model is held too.
+    loaded = load(nets.arrays(model), json.loads(json.dumps(model.config)))
+    assert (proposals(loaded, 1e3 * x).units == 0).all()
+    assert all(np.isfinite(array).all() for array in nets.arrays(model).values())
+
+
 def test_a_proposal_depends_on_its_own_context_only():
     model, x = net().eval(), np.random.default_rng(0).normal(size=(70, 2, N)).astype(np.float32)
     whole = proposals(model, x)

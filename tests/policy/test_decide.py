@@ -256,3 +256,17 @@ def test_seed_of_the_masks_decides_the_consensus(passing, passed, bars, settings
     other = decide(passing._replace(settings=settings._replace(seed=43)), bars.iloc[:6000])
     assert other.records != passed.records[: len(other.records)]
     assert consensus.PASSES == 50
+
+
+def test_a_record_says_what_the_passes_said(passed):
+    judged = [r["consensus"] for r in passed.records if "consensus" in r]
+    assert judged
+    for said in judged:
+        for agent, vote in said["votes"].items():
+            probabilities = said["probabilities"][agent]
+            assert sum(probabilities.values()) == pytest.approx(1, abs=2e-6)
+            assert max(probabilities, key=probabilities.get) == vote
+        spreads = [*said["agent_confidence_std"].values()]
+        spreads += [x for agent in said["probabilities_std"].values() for x in agent.values()]
+        band = "none" if max(spreads) < 0.1 else "elevated" if max(spreads) < 0.2 else "high"
+        assert said["warning"] == band

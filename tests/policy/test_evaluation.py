@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from algospace import market
+from algospace.policy import baselines as rules
 from algospace.policy import evaluation
 from algospace.policy.decide import decide
-from algospace.policy.evaluation import ExportParams
+from algospace.policy.params import ExportParams
 from algospace.policy.simulation import Simulation
 
 FIRST = 6000
@@ -25,7 +26,7 @@ def replay(trading, market_bars):
 
 @pytest.fixture(scope="module")
 def baselines(replay, settings, params):
-    return evaluation.baselines(replay.m5, settings, params, FIRST)
+    return rules.baselines(replay.m5, settings, params, FIRST)
 
 
 def test_funnel_narrows(replay):
@@ -96,7 +97,7 @@ def test_every_synergy_is_taken_with_fixed_risk(baselines, replay, settings, par
 def test_baseline_obeys_the_limits(replay, settings, params):
     limits = settings.market.limits.model_copy(update={"max_session_trades": 1})
     strict = settings._replace(market=settings.market.model_copy(update={"limits": limits}))
-    trades = evaluation.every_synergy(replay.m5, strict, params, FIRST).trades
+    trades = rules.every_synergy(replay.m5, strict, params, FIRST).trades
     assert trades["session_id"].is_unique
     assert len(trades) > 10
 
@@ -143,7 +144,7 @@ def test_figures_have_the_names_of_the_metrics(replay, baselines, params):
     simulations = {"policy": replay.simulation, **baselines}
     summaries = {name: evaluation.track_record(s, params, 1) for name, s in simulations.items()}
     found = evaluation.export_figures(replay, summaries, replay.m5, FIRST)
-    assert set(found["test"]) == {"policy", "flat", "every_synergy_fixed_risk"}
+    assert set(found["test"]) == {"policy", "flat", "buy_and_hold", "every_synergy_fixed_risk"}
     assert found["feature_parity"] is True
     assert all(" " not in key for key in found["funnel"])
 

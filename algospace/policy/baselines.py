@@ -1,0 +1,112 @@
+"""What a policy's trades are held against, on the same bars and at the same costs: rules that learn nothing, chance."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from algospace import market
+from algospace.mrms.track import Track
+from algospace.policy.decide import Settings, synergy_rows
+from algospace.policy.params import ExportParams
+from algospace.policy.simulation import TRADE_COLUMNS, Order, Simulation, simulate
+
+
+def baselines(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int) -> dict[str, Simulation]:
+    """Never trading; holding one position from the first bar to the last; every synergy with fixed risk."""
+    return {
+        "flat": _untraded(m5, np.full(len(m5), settings.market.account.equity), first_row),
+        "buy and hold": buy_and_hold(m5, settings, params, first_row),
+        "every synergy, fixed risk": every_synergy(m5, settings, params, first_row),
+    }
+
+
+def _untraded(m5: pd.DataFrame, equity: np.ndarray, first_row: int) -> Simulation:
+    """An equity curve without brackets: it has no R and no trade that could be counted."""
+    curve = m5[["close_utc", "session_id"]].assign(equity=equity)
+    return Simulation(pd.DataFrame(columns=list(TRADE_COLUMNS)), curve.iloc[first_row:].reset_index(drop=True))
+
+
+def buy_and_hold(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int) -> Simulation:
+    """Bought at the first open and sold at the last close, ``params.baseline_units`` units, without a stop.
+
+    Rolls cost nothing here: the bars are made continuous, so a position goes on over them.
+    """
+    costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
+    close, money = m5["close"].to_numpy(), settings.contract.point_value * params.baseline_units
+    entry = m5["open"].to_numpy()[first_row] + costs.slippage
+    held = (close - entry) * money - costs.commission * params.baseline_units
+    held[-1] -= costs.slippage * money + costs.commission * params.baseline_units
+    held[:first_row] = 0.0
+    return _untraded(m5, settings.market.account.equity + held, first_row)
+
+
+def every_synergy(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int) -> Simulation:
+    """Every synergy with fixed units, stop and target, under the account's own limits: the gates without learning."""
+    events = synergy_rows(m5)
+    events = events[events >= first_row]
+    costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
+    directions = m5["gate1_direction"].to_numpy()[events]
+    stops = market.stop_distance(m5["m30_atr"].to_numpy()[events], params.baseline_stop_atr, costs.tick)
+
+    def choose(k: int, account: market.Account, track: Track, is_open: bool) -> Order | None:
+        if any(bool(hit) for hit in account.breaches(settings.market.limits).values()) or np.isnan(stops[k]):
+            return None
+        return Order(
+            int(directions[k]), float(stops[k]), params.baseline_reward_risk, params.baseline_units, 0,
+            params.baseline_stop_atr, 1.0,
+        )  # fmt: skip
+
+    return simulate(m5, events, choose, settings.contract, settings.market, first_row)
+
+
+class Chance(NamedTuple):
+    """Trades beside as many by chance."""
+
+    mean_r: float  # of the random traders, the mean
+    percentile: float  # of the real one among them, 0 to 100
+    p_value: float  # share of traders, the real one counted, that earn as much or more
+
+
+def random_traders(
+    trades: pd.DataFrame, m5: pd.DataFrame, settings: Settings, first_row: int, draws: int, seed: int
+) -> Chance:
+    """Draw traders with as many trades, on the same sides, held as long, at moments of chance.
+
+    A trade of theirs enters at the next open after a bar drawn from all those that leave it the time to be held within
+    the session, and exits at the close of its last bar, both with slippage and commission. Its R counts in the real
+    trade's share of the ATR at its own moment. Sides are dealt anew to the trades, so that they keep their mix.
+    """
+    costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
+    bars = market.Bars.of(m5)
+    atr = m5["m30_atr"].to_numpy()
+    rows = np.arange(len(m5))
+    usable = (rows >= first_row) & ~np.isnan(atr) & np.append(bars.tradable[1:], False)
+    rng = np.random.default_rng(seed)
+    side = rng.permuted(np.tile(trades["side"].to_numpy(np.float64), (draws, 1)), axis=1)
+    total = np.zeros(draws)
+    for k, (held, stop_atr) in enumerate(trades[["bars", "stop_atr"]].itertuples(index=False)):
+        pool = np.flatnonzero(usable & (rows + held <= bars.session_end))
+        at = pool[rng.integers(0, len(pool), draws)]
+        move = side[:, k] * (bars.close[at + held] - bars.open[at + 1]) - 2 * costs.slippage
+        stop = market.stop_distance(atr[at], stop_atr, costs.tick)
+        total += (move - 2 * costs.commission / costs.point_value) / stop
+    means = total / len(trades)
+    real = float(trades["net_r"].mean())
+    as_good = int((means >= real).sum())
+    return Chance(float(means.mean()), 100 * float((means < real).mean()), (1 + as_good) / (1 + draws))
+
+
+def cost_ladder(
+    trades: pd.DataFrame, m5: pd.DataFrame, settings: Settings, multipliers: tuple[float, ...]
+) -> dict[str, float]:
+    """Mean R of the same orders at other costs: multiplier -> R. What was ordered does not change with the costs."""
+    bars = market.Bars.of(m5)
+    found = {}
+    for multiplier in multipliers:
+        costs = market.Costs.of(settings.contract, multiplier)
+        columns = ("row", "side", "stop_distance", "reward_risk", "delay")
+        at, side, stop, reward_risk, delay = (trades[name].to_numpy() for name in columns)
+        outcome = market.bracket(bars, at, side, stop, reward_risk, delay, costs, settings.market.max_bars)
+        found[f"{multiplier:g}"] = float(outcome.net_r.mean())
+    return found

@@ -1,0 +1,95 @@
+"""Rules that learn nothing, and chance, on a replay that trades."""
+
+import numpy as np
+import pytest
+
+from algospace import market
+from algospace.policy import baselines, evaluation
+from algospace.policy.decide import decide
+from algospace.policy.params import ExportParams
+
+FIRST = 6000
+
+
+@pytest.fixture(scope="module")
+def params(section):
+    return section("export", ExportParams).model_copy(update={"bootstrap_draws": 50, "random_draws": 200})
+
+
+@pytest.fixture(scope="module")
+def replay(trading, market_bars):
+    return decide(trading, market_bars, trade_from=market_bars["close_utc"].iloc[FIRST])
+
+
+@pytest.fixture(scope="module")
+def trades(replay):
+    made = replay.simulation.trades
+    return made[made["exit_reason"] != market.EXITS[market.OPEN]]
+
+
+def test_buy_and_hold_by_hand(replay, settings, params):
+    held = baselines.buy_and_hold(replay.m5, settings, params, FIRST)
+    m5, contract = replay.m5, settings.contract
+    slip = contract.slippage_ticks * contract.tick
+    points = (m5["close"].iloc[-1] - slip) - (m5["open"].iloc[FIRST] + slip)
+    end = settings.market.account.equity + points * contract.point_value - 2 * contract.commission
+    assert held.equity["equity"].iloc[-1] == pytest.approx(end, abs=1e-9)
+    first = settings.market.account.equity - contract.commission
+    first += (m5["close"].iloc[FIRST] - m5["open"].iloc[FIRST] - slip) * contract.point_value
+    assert held.equity["equity"].iloc[0] == pytest.approx(first, abs=1e-9)
+    assert len(held.equity) == len(m5) - FIRST
+    assert held.trades.empty
+    assert evaluation.track_record(held, params, 0)["net_return"] == pytest.approx(end / first - 1, rel=1e-4)
+
+
+def chance(trades, replay, settings, draws=400, seed=0):
+    return baselines.random_traders(trades, replay.m5, settings, FIRST, draws, seed)
+
+
+def test_a_trader_who_knows_is_beyond_chance_and_one_who_is_always_wrong_too(trades, replay, settings):
+    found = chance(trades.assign(net_r=3.0), replay, settings)
+    assert (found.percentile, found.p_value) == (100.0, pytest.approx(1 / 401))
+    found = chance(trades.assign(net_r=-3.0), replay, settings)
+    assert (found.percentile, found.p_value) == (0.0, 1.0)
+
+
+def test_chance_is_a_function_of_its_seed(trades, replay, settings):
+    assert chance(trades, replay, settings) == chance(trades, replay, settings)
+    assert chance(trades, replay, settings).mean_r != chance(trades, replay, settings, seed=1).mean_r
+
+
+def test_random_traders_pay_the_costs_and_keep_sides_and_holding_times(trades, replay, settings):
+    """Both sides mixed evenly cancel the market's own drift: what is left on average are the costs."""
+    n = 400
+    mixed = trades.iloc[np.arange(n) % len(trades)].assign(side=np.where(np.arange(n) % 2, 1, -1), bars=6)
+    dear = settings.market.model_copy(update={"cost_multiplier": 20.0})
+    found = chance(mixed, replay, settings._replace(market=dear), draws=100)
+    costs = market.Costs.of(settings.contract, 20.0)
+    least = (2 * costs.slippage + 2 * costs.commission / costs.point_value) / market.stop_distance(
+        replay.m5["m30_atr"].to_numpy()[FIRST:], float(mixed["stop_atr"].mean()), costs.tick
+    )
+    assert found.mean_r == pytest.approx(-np.nanmean(least), rel=0.15)
+
+
+def test_a_random_trade_ends_with_its_session(trades, replay, settings):
+    """Held as long as a whole session, it can begin nowhere but at the session's first bars."""
+    longest = int(replay.m5.groupby("session_id").size().max()) - 1
+    found = chance(trades.head(1).assign(bars=longest, side=1, stop_atr=1.0), replay, settings, draws=300)
+    assert np.isfinite(found.mean_r)
+
+
+def test_at_its_own_costs_the_ladder_gives_the_trades_back(trades, replay, settings):
+    found = baselines.cost_ladder(trades, replay.m5, settings, (0.0, 0.5, 1.0, 2.0))
+    assert list(found) == ["0", "0.5", "1", "2"]
+    assert found["1"] == pytest.approx(trades["net_r"].mean(), abs=1e-12)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert found["0"] > found["2"]
+
+
+def test_too_few_trades_say_nothing_of_chance(trades, replay, settings, params):
+    few = replay.simulation._replace(trades=trades.head(params.min_trades - 1))
+    found = evaluation.beside_chance(few, replay.m5, settings, params, FIRST, 0)
+    assert set(found.values()) == {None}
+    enough = evaluation.beside_chance(replay.simulation, replay.m5, settings, params, FIRST, 0)
+    assert list(found) == list(enough)
+    assert None not in enough.values()
