@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.stats import kurtosis, norm, skew, t
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Any]
@@ -83,6 +83,41 @@ def sortino(returns: Floats, periods_per_year: float, target: float = 0.0) -> fl
         return math.nan
     downside = math.sqrt(float(np.mean(np.minimum(excess, 0.0) ** 2)))
     return _ratio(float(excess.mean()) * math.sqrt(periods_per_year), downside)
+
+
+def probabilistic_sharpe(
+    ratio: float, observations: int, skewness: float, kurtosis_: float, benchmark: float = 0.0
+) -> float:
+    """Return the probability that the true Sharpe ratio is above a benchmark, given the one that was observed.
+
+    Both are those of one observation, not annual; the kurtosis of a normal distribution is 3 (Bailey and López de
+    Prado 2012, "The Sharpe ratio efficient frontier").
+    """
+    variance = 1.0 - skewness * ratio + (kurtosis_ - 1.0) / 4.0 * ratio**2
+    return float(norm.cdf((ratio - benchmark) * math.sqrt((observations - 1) / variance)))
+
+
+def expected_maximum(trials: int) -> float:
+    """Return about what the largest of so many independent standard normal numbers comes to; 0 for a single one."""
+    if trials < 2:
+        return 0.0
+    best, next_best = norm.ppf(1.0 - 1.0 / trials), norm.ppf(1.0 - 1.0 / (trials * math.e))
+    return float((1.0 - np.euler_gamma) * best + np.euler_gamma * next_best)
+
+
+def deflated_sharpe(returns: Floats, trials: int, trials_deviation: float) -> float:
+    """Return :func:`probabilistic_sharpe` against the best ratio that chance alone finds in so many trials.
+
+    ``trials_deviation`` is the standard deviation of the trials' Sharpe ratios, of one observation (Bailey and López
+    de Prado 2014, "The deflated Sharpe ratio"). It is nan where the returns have no spread.
+    """
+    returns = np.asarray(returns, dtype=np.float64)
+    if len(returns) < 2 or np.ptp(returns) == 0:
+        return math.nan
+    return probabilistic_sharpe(
+        sharpe(returns, 1.0), len(returns), float(skew(returns)), float(kurtosis(returns, fisher=False)),
+        trials_deviation * expected_maximum(trials),
+    )  # fmt: skip
 
 
 def drawdown(equity: Floats) -> Floats:

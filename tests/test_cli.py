@@ -107,7 +107,7 @@ def test_profile_there_and_back(workspace, capsys):
 
 
 def test_unknown_profile(workspace, capsys):
-    refused(capsys, ["profile", "big"], 2, "expected one of default, full, legacy200, prd, prop_firm, found big")
+    refused(capsys, ["profile", "big"], 2, "expected one of default, bench, full, legacy200, prd, prop_firm, found big")
 
 
 def test_metrics_of_the_last_run(workspace, capsys):

@@ -39,6 +39,38 @@ def test_ratios_of_returns_without_risk(ratio):
     assert performance.sortino(np.full(4, -0.1), 1) == pytest.approx(-1.0)
 
 
+@pytest.mark.parametrize(
+    ("trials", "best", "deflated"), [(100, pytest.approx(0.1132, abs=5e-5), 0.9004), (46, None, 0.9505)]
+)
+def test_deflated_sharpe_of_the_published_example(trials, best, deflated):
+    """Bailey and López de Prado 2014: 1250 days, 250 a year, annual Sharpe 2.5, variance of the trials 1/2 a year."""
+    chance = math.sqrt(0.5 / 250) * performance.expected_maximum(trials)
+    assert best is None or chance == best
+    found = performance.probabilistic_sharpe(2.5 / math.sqrt(250), 1250, -3.0, 10.0, chance)
+    assert found == pytest.approx(deflated, abs=5e-5)
+
+
+def test_probabilistic_sharpe_of_the_published_example():
+    assert performance.probabilistic_sharpe(0.458, 24, -2.448, 10.164) == pytest.approx(0.9134, abs=5e-4)
+    assert performance.probabilistic_sharpe(0.458, 24, 0.0, 3.0) == pytest.approx(0.9817, abs=5e-4)
+
+
+def test_years_after_which_45_trials_no_longer_promise_a_sharpe_of_1():
+    """The minimum backtest length: chance's best annual ratio over y years is the expected maximum / sqrt(y)."""
+    assert performance.expected_maximum(45) ** 2 == pytest.approx(4.998, abs=5e-4)
+    assert performance.expected_maximum(1) == 0.0
+
+
+def test_deflated_sharpe_takes_the_moments_of_the_returns():
+    returns = array(0.02, -0.01, 0.01, 0.03, -0.02, 0.01)
+    z = (returns - returns.mean()) / returns.std()
+    ratio, chance = returns.mean() / returns.std(ddof=1), 0.1 * performance.expected_maximum(10)
+    expected = performance.probabilistic_sharpe(ratio, 6, (z**3).mean(), (z**4).mean(), chance)
+    assert performance.deflated_sharpe(returns, 10, 0.1) == pytest.approx(expected, rel=1e-12)
+    assert performance.deflated_sharpe(returns, 10, 0.1) < performance.deflated_sharpe(returns, 1, 0.1)
+    assert math.isnan(performance.deflated_sharpe(np.zeros(9), 1, 0.0))
+
+
 def test_drawdown_and_calmar():
     equity = array(100, 120, 90, 110, 130, 117)
     np.testing.assert_allclose(performance.drawdown(equity), [0, 0, 0.25, 1 / 12, 0, 0.1], atol=1e-15)

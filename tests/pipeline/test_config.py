@@ -350,7 +350,7 @@ def test_profile_leaves_other_keys_alone(edited):
 def test_unknown_profile_is_refused_before_anything_is_written(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_bytes(PARAMS.read_bytes())
-    with pytest.raises(InputError, match="default, full, legacy200, prd, prop_firm, found fulll"):
+    with pytest.raises(InputError, match="default, bench, full, legacy200, prd, prop_firm, found fulll"):
         switch_profile("fulll", path)
     assert path.read_bytes() == PARAMS.read_bytes()
 
