@@ -5,8 +5,9 @@ and 3 rounds of communication between the networks. The environment's own channe
 still can talk through it, a step late and a word at a time; the scripted policy that does not know the goal shows what
 is left without any talk. Judged are the most probable actions, in the same episodes for all.
 
-The settings were chosen on seed 0, which is not judged, in the copy: two configurations of simple_spread, one of
-simple_speaker_listener, three of simple_reference.
+In simple_spread one network acts for all three agents, as in the official MAPPO; in the others each has its own. The
+settings were chosen on seed 0, which is not judged, in the copy: two configurations of simple_spread, one
+of simple_speaker_listener, three of simple_reference.
 
 A line per training seed is appended to a file (--out) as soon as it is known, and a run found there is not repeated.
 Seconds are those of the processor, on one thread.
@@ -61,6 +62,7 @@ class Setting(NamedTuple):
     params: PPOParams
 
 
+# Environments are episodes: a shared network sees three rows of each.
 MOVING = PPOParams(
     num_envs=256, num_steps=25, total_timesteps=256 * 25 * 140, gamma=0.95, gae_lambda=0.9, learning_rate=0.006,
     anneal_lr=True, num_minibatches=4, update_epochs=5, norm_adv=True, clip_coef=0.2, clip_vloss=False, ent_coef=0.01,
@@ -111,14 +113,13 @@ def assign_and_move(views: Views) -> dict[str, int]:
     return {name: towards(offsets[i, mine[i]], view[:2]) for i, (name, view) in enumerate(views.items())}
 
 
-def go(views: Views, movers: dict[str, str], told: bool) -> dict[str, int]:
-    """Each mover goes to its goal, which the agent under its name knows; untold, to the middle of the landmarks."""
+def go(views: Views, movers: dict[str, tuple[str, slice]], told: bool) -> dict[str, int]:
+    """Each mover goes to its goal, whose colour another agent sees; untold, to the middle of the landmarks."""
     actions = dict.fromkeys(views, 0)
-    for mover, knower in movers.items():
+    for mover, (other, colour) in movers.items():
         view = views[mover]
         offsets = view[2:8].reshape(LANDMARKS, 2)
-        colour = views[knower] if len(views[knower]) == LANDMARKS else views[knower][8:11]
-        actions[mover] = towards(offsets[colour.argmax()] if told else offsets.mean(0), view[:2])
+        actions[mover] = towards(offsets[views[other][colour].argmax()] if told else offsets.mean(0), view[:2])
     return actions
 
 
@@ -127,7 +128,9 @@ def scripts(name: str) -> dict[str, Policy]:
     known: dict[str, Policy] = {"random": at_random(TASKS[name])}
     if name == SPREAD:
         return known | {"nothing": lambda views: dict.fromkeys(views, 0), "scripted": assign_and_move}
-    movers = {"listener_0": "speaker_0"} if name == LISTENER else {"agent_0": "agent_1", "agent_1": "agent_0"}
+    movers = {"listener_0": ("speaker_0", slice(3))}
+    if name == REFERENCE:
+        movers = {"agent_0": ("agent_1", slice(8, 11)), "agent_1": ("agent_0", slice(8, 11))}
     return known | {"untold": partial(go, movers=movers, told=False), "told": partial(go, movers=movers, told=True)}
 
 
@@ -141,7 +144,6 @@ def trained(name: str, rounds: int, seed: int, params: PPOParams) -> VectorTeam:
         features = {Shared.AGENT: env.features}
         team = VectorTeam(features, {Shared.AGENT: env.actions}, setting.width, MESSAGE, rounds)
         critic = Critic(1, setting.width, env.features * (1 + env.agents), CRITIC, (Shared.AGENT, Shared.TEAM))
-        params = params.model_copy(update={"total_timesteps": params.total_timesteps * env.agents})
     else:
         team = VectorTeam(task.features, task.actions(), setting.width, MESSAGE, rounds)
         critic = team.critic(CRITIC)
@@ -172,10 +174,11 @@ def run(name: str, rounds: int, seed: int, params: PPOParams, episodes: int) -> 
     return {"return": round(mean, 2)} | score | speed
 
 
-def copy_speed(num_envs: int) -> float:
-    """Steps of an episode that the copy of simple_spread makes in a second of the processor."""
-    env, steps = ParticleEnv(TASKS[SPREAD], num_envs, 1.0, 1.0, 0), 40 * EPISODE
-    actions = torch.randint(len(MOVES), (steps, num_envs, LANDMARKS))
+def copy_speed(name: str, num_envs: int) -> float:
+    """Steps of an episode that the copy makes in a second of the processor."""
+    env, steps = ParticleEnv(TASKS[name], num_envs, 1.0, 1.0, 0), 20 * EPISODE
+    most = torch.tensor(list(TASKS[name].actions().values()))
+    actions = (torch.rand(steps, num_envs, len(most)) * most).long()
     start = time.process_time()
     for drawn in actions:
         env.step(drawn)
@@ -234,11 +237,12 @@ def main() -> None:
         row = {"benchmark": "mpe"} | row
         print(json.dumps(row) if arguments.json else ", ".join(f"{k}: {v}" for k, v in row.items()), flush=True)
 
-    show({"copy_steps_per_second": {n: round(copy_speed(n)) for n in (MOVING.num_envs, 1024)}})
     for name in arguments.task:
         scripted = {script: returns(name, policy, episodes).mean() for script, policy in scripts(name).items()}
         show({"task": name, "episodes": episodes} | {script: round(float(r), 2) for script, r in scripted.items()})
         setting = SETTINGS[name]
+        speed = {n: round(copy_speed(name, n)) for n in (1024, setting.params.num_envs)}
+        show({"task": name, "copy_steps_per_second": speed})
         params = setting.params.model_copy(update={"total_timesteps": setting.params.total_timesteps // share})
         runs = []
         # Seed by seed, so that what a stopped benchmark leaves holds all rounds.
@@ -251,7 +255,8 @@ def main() -> None:
                     with arguments.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
             runs.append(row)
-            show({key: value for key, value in row.items() if key != "ppo"})
+            environment = round(row["steps_per_second"] / speed[params.num_envs], 3)  # its share of the training's time
+            show({key: value for key, value in row.items() if key != "ppo"} | {"environment": environment})
         for row in summary(name, runs):
             show(row)
 

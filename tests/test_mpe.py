@@ -164,12 +164,19 @@ def test_scripted_policies_return_what_is_known():
 
 
 @pytest.mark.parametrize(("name", "rounds"), [("simple_spread_v3", 0), ("simple_reference_v3", 3)])
-def test_a_short_training_beats_chance(name, rounds):
+def test_a_short_training_beats_chance(monkeypatch, name, rounds):
+    def step(env, actions):
+        steps.append(env.num_envs)
+        return one_step(env, actions)
+
     pytest.importorskip("mpe2", reason="mpe2 is in the dev extra")
-    params = mpe.SETTINGS[name].params.model_copy(update={"total_timesteps": 256 * 25 * 4})
+    steps, one_step = [], ParticleEnv.step
+    monkeypatch.setattr(ParticleEnv, "step", step)
+    params = mpe.SETTINGS[name].params.model_copy(update={"total_timesteps": 256 * 25 * 10})
     found = mpe.run(name, rounds, 0, params, 20)
     still = mpe.returns(name, lambda views: dict.fromkeys(views, 0), 20).mean()
     assert found["return"] > still + 5
+    assert sum(steps) == params.total_timesteps  # whatever number of rows an episode has
 
 
 def test_a_run_found_in_the_file_is_not_repeated(monkeypatch, tmp_path, capsys):
@@ -179,7 +186,7 @@ def test_a_run_found_in_the_file_is_not_repeated(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(mpe, "run", run)
     monkeypatch.setattr(mpe, "returns", lambda name, policy, episodes: np.zeros(episodes))
-    monkeypatch.setattr(mpe, "copy_speed", lambda num_envs: 1.0)
+    monkeypatch.setattr(mpe, "copy_speed", lambda name, num_envs: 1.0)
     monkeypatch.setattr(sys, "argv", ["mpe.py", "--json", "--out", str(tmp_path / "runs")])
     ran, shown = [], []
     for _ in range(2):
