@@ -27,7 +27,6 @@ import pandas as pd
 import torch
 import yaml
 from _honesty import (
-    LADDER,
     YEAR,
     Entries,
     accounts,
@@ -48,8 +47,11 @@ from algospace.mrms.proposal import propose
 from algospace.mrms.state import SIDES, states
 from algospace.pipeline.config import load_params
 from algospace.pipeline.profiles import switch_profile
-from algospace.policy import bundle, evaluation
-from algospace.policy.decide import Policy, Replay, decide, regimes, synergy_rows
+from algospace.policy import bundle
+from algospace.policy.baselines import every_synergy
+from algospace.policy.decide import Policy, Replay, decide, regimes
+from algospace.policy.evaluation import LADDER
+from algospace.policy.params import ExportParams
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("prepare", "rde", "mrms", "marl", "export")
@@ -70,7 +72,7 @@ VALUES = {
 QUICK_VALUES = {
     "data.synthetic.sessions": 150,
     "marl.pretraining.optimizer.epochs": 4,
-    "marl.ppo.total_timesteps": 16384,
+    "marl.ppo.total_timesteps": 12288,
 }
 
 Row = dict[str, Any]
@@ -128,47 +130,39 @@ def judge(folder: Path) -> Row:
     first_row = int(np.flatnonzero(table["split"].to_numpy() == TEST)[0])
     venue = market.Venue.of(table, settings.contract, settings.market)
     replay = decide(policy, table[list(SCHEMA)], trade_from=table["close_utc"].iloc[first_row])
-    equity = replay.simulation.equity
-    units = replay.simulation.trades["units"].to_numpy(np.float64)
-    entries = {"deployed": deployed(replay, first_row), "consensus": consensus(policy, replay, folder, table)}
-    outcomes = {level: given.run(venue, 1.0) for level, given in entries.items()}
-    ends = equity.groupby("session_id", sort=True)["equity"].last().to_numpy()
+    trades, curve = replay.simulation
+    entries = {"deployed": deployed(trades), "consensus": consensus(policy, replay, folder, table)}
+    outcomes = {name: given.run(venue, 1.0) for name, given in entries.items()}
+    ends = curve.groupby("session_id", sort=True)["equity"].last().to_numpy()
     daily = {
-        "deployed": performance.simple_returns(np.append(equity["equity"].iloc[0], ends)),
+        "deployed": performance.simple_returns(np.append(curve["equity"].iloc[0], ends)),
         "consensus": by_session(venue, first_row, outcomes["consensus"].exit_row, outcomes["consensus"].net_r),
     }
     found: Row = {name: level(venue, first_row, entries[name], daily[name], settings.seed) for name in LEVELS}
-    found["deployed"] |= accounts(venue, entries["deployed"], units, equity["equity"].to_numpy())
+    units, equity = trades["units"].to_numpy(np.float64), curve["equity"].to_numpy()
+    found["deployed"] |= accounts(venue, entries["deployed"], units, equity)
     if settings.data.synthetic.market == "planted":
         events = planted_events(policy, table)
         events = events[events["row"] >= first_row]
         for name, given in entries.items():
             found[name] |= on_events(events, given.row, given.side, outcomes[name].net_r)
-        params = load_params("export", evaluation.ExportParams, folder / "params.yaml")
-        trades = evaluation.every_synergy(replay.m5, settings, params, first_row).trades
-        rows = synergies(replay, first_row)[trades["event"].to_numpy(np.int64)]
-        found["gates"] = on_events(events, rows, trades["side"].to_numpy(), trades["net_r"].to_numpy(np.float64))
+        params = load_params("export", ExportParams, folder / "params.yaml")
+        taken = every_synergy(replay.m5, settings, params, first_row).trades
+        row, side, net_r = (taken[name].to_numpy(np.float64) for name in ("row", "side", "net_r"))
+        found["gates"] = on_events(events, row, side, net_r)
     return found
 
 
-def synergies(replay: Replay, first_row: int) -> np.ndarray:
-    """Rows of the test bars' synergies, in the order of the replay's records."""
-    rows = synergy_rows(replay.m5)
-    return rows[rows >= first_row]
-
-
-def deployed(replay: Replay, first_row: int) -> Entries:
+def deployed(trades: pd.DataFrame) -> Entries:
     """What the deployed rule entered."""
-    trades = replay.simulation.trades
-    numbers = trades["event"].to_numpy(np.int64)
-    side, stop, reward_risk = (trades[name].to_numpy(np.float64) for name in ("side", "stop_distance", "reward_risk"))
-    delay = np.array([replay.records[k]["delay_bars"] for k in numbers], np.int64)
-    return Entries(synergies(replay, first_row)[numbers], side, stop, reward_risk, delay)
+    names = ("side", "stop_distance", "reward_risk")
+    row, delay = (trades[name].to_numpy(np.int64) for name in ("row", "delay"))
+    return Entries(row, *(trades[name].to_numpy(np.float64) for name in names), delay)
 
 
 def consensus(policy: Policy, replay: Replay, folder: Path, table: pd.DataFrame) -> Entries:
     """What the team would enter on every candidate of the test bars, each with a fresh account, before Gate 2."""
-    settings, ends = policy.settings, prepared.candidate_rows(table, TEST, synergies=False)
+    settings, ends = policy.settings, prepared.decision_rows(table, TEST, "signals")
     regime_rows = prepared.read_regime_rows(folder / "data/prepared/rde_training_data.h5")
     rows = windows.prepared_rows(replay.m5, regime_rows, policy.fitted)
     events = replay.m5.iloc[ends]

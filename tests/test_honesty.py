@@ -179,7 +179,7 @@ def test_planted_verdict():
     for bets, rule, why in (
         ([BET | {"share": 0.89}], gates, "share 0.89 below 0.9"),
         ([BET | {"trades": 3}], gates, "1 of 1 paths abstained"),
-        ([BET], [BET | {"share": 0.5}], "every synergy captures 0.50"),
+        ([BET], [BET | {"share": 0.5}], "every synergy captures 0.50: too few regimes were drawn"),
     ):
         found = _honesty.planted_verdict(bets, rule)
         assert (found["verdict"], found["why"]) == ("no pass", why)
