@@ -6,8 +6,8 @@ still can talk through it, a step late and a word at a time; the scripted policy
 is left without any talk. Judged are the most probable actions, in the same episodes for all.
 
 In simple_spread one network acts for all three agents, as in the official MAPPO; in the others each has its own. The
-settings were chosen on seed 0, which is not judged, in the copy: two configurations of simple_spread, one
-of simple_speaker_listener, three of simple_reference.
+settings were chosen on seed 0, which is not judged, in the copy: of two configurations of simple_spread and three of
+simple_reference. simple_speaker_listener takes those of simple_reference; the one tried on it was another.
 
 A line per training seed is appended to a file (--out) as soon as it is known, and a run found there is not repeated.
 Seconds are those of the processor, on one thread.
