@@ -12,6 +12,8 @@ import _regime_methods as methods
 import regimes as benchmark
 from _regime_markets import HALF_YEAR, MARKETS, RETURNS, WINDOW, rolling_sum
 
+from algospace.rde.examples import Windows
+
 NAMES = {market.name: market for market in MARKETS}
 EQUAL = [name for name, market in NAMES.items() if not market.published]
 
@@ -28,6 +30,12 @@ def test_the_ceiling_of_the_equal_markets_is_90_percent(name):
     found = [ceiling(NAMES[name], seed) for seed in range(20)]
     assert np.mean(found) == pytest.approx(0.90, abs=4 * np.std(found) / np.sqrt(20))
     assert np.std(found) / np.sqrt(20) < 0.005  # so the line above says something
+
+
+def test_the_forecast_has_its_full_weight_there():
+    """The paths are long enough that nothing is taken off it: train is the first 85 % of their windows."""
+    train = int((RETURNS - WINDOW + 1) * (1 - methods.SELECT)) - WINDOW
+    assert Windows(np.zeros((1, 1)), WINDOW, WINDOW).evidence(np.arange(train)) == 1.0
 
 
 @pytest.mark.parametrize("name", EQUAL)
