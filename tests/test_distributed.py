@@ -110,7 +110,8 @@ def alone(folder):
     seed = load_params("seed", int, folder / "params.yaml")
     model, run = fit(
         lambda chosen: Examples(windows.cut(train[chosen]), known[chosen]), len(train),
-        Examples(windows.cut(select), later), params, RUNTIME, seed, training.Unsaved(),
+        Examples(windows.cut(select), later), params.taught_by(windows.evidence(train)), RUNTIME, seed,
+        training.Unsaved(),
     )  # fmt: skip
     return nets.arrays(model), run
 

@@ -1,14 +1,19 @@
 """The PettingZoo adapter: that library's own test, and step by step what the trading environment does."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
-from pettingzoo.test import parallel_api_test
 from test_env import MARKET, WINDOWS, by_hand, random_actions, world
 
 from algospace.env import AGENTS, DELAYS, WITH
 from algospace.errors import InputError
 from algospace.parallel_env import ParallelTradingEnv
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # it imports a game of its own in a way that it deprecates
+    from pettingzoo.test import parallel_api_test
 
 ROWS = [40, 42, 47, 60, 61, 90, 120]  # behind the warm-up
 

@@ -59,7 +59,8 @@ def test_a_prediction_reads_the_past_of_its_own_sequence_alone(fitted):
     whole = communication.predict(fitted, past)
     order = np.random.default_rng(0).permutation(120)
     for a, b in zip(whole, communication.predict(fitted, past[order]), strict=True):
-        np.testing.assert_array_equal(a[order], b)
+        # Its place in a batch may move a number's last bit, on some processors; nothing is decided by this layer.
+        np.testing.assert_allclose(a[order], b, rtol=1e-6)
     x = torch.from_numpy(past[:4])
     poisoned = x.clone()
     poisoned[:, 5:] = 9.0
