@@ -67,27 +67,17 @@ def main() -> None:
     lessons = of_split(TRAIN, params.train_on)
     exam = {name: of_split(code, "signals") for name, code in (("select", SELECT), ("report", REPORT))}
     with training_state("marl") as state:
-        runs = [
-            engine.run(lessons, exam["select"], exam, params, settings, runtime, seed + k, state.part, f"seed_{k}")
-            for k in params.seeds
-        ]
-        folds = engine.walk_forward(lessons, params, settings, runtime, seed, state.part)
+        study = engine.study(lessons, exam, params, settings, runtime, seed, state.part)
         if not stage.leads():
             return
-        best = engine.choose(runs)
-        run, calibration = runs[best], exams.calibrate(runs[best].judged["select"], exam["select"].candidates)
-        untrained = engine.new_team(params, lessons.candidates.context.shape[1], seed + params.seeds[best])
-        initial = {half: exams.judge(untrained, given, settings) for half, given in exam.items()}
-
-        header = {"team": run.team.config, "calibration": calibration._asdict()}
-        artefacts.write_tensors(MODEL, nets.arrays(run.team), header)
-        found = figures.figures(initial, run, exam, calibration, lessons, params, settings)
-        found |= {"seeds": figures.seeds(runs, params, best, seed), "folds": figures.walk_forward(folds, params, seed)}
-        confidence = exams.worth(run.judged["report"], exam["report"].candidates, calibration, seed)
-        found["report"] |= confidence.figures()
-        artefacts.write_json(METRICS, rounded(found))
-        write_curves(CURVES, run.history)
-        histories = {k: one.history for k, one in zip(params.seeds, runs, strict=True)}
+        team = study.run.team
+        artefacts.write_tensors(
+            MODEL, nets.arrays(team), {"team": team.config, "calibration": study.calibration._asdict()}
+        )
+        artefacts.write_json(METRICS, rounded(figures.figures(study, exam, lessons, params, settings)))
+        write_curves(CURVES, study.run.history)
+        histories = {k: run.history for k, run in zip(params.seeds, study.runs, strict=True)}
+        confidence = figures.confidence(study, exam, seed)
         pictures.write_all(PICTURES, histories, confidence, plotting.watermark(manifest["source"]))
 
 

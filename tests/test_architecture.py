@@ -25,7 +25,7 @@ ORDER = (
     "rde.fit", "rde.figures", "rde.walk_forward", "rde.engine", "rde.pictures",
     "mrms.params", "mrms.track", "mrms.state", "mrms.stops", "mrms.outcomes", "mrms.model", "mrms.objective",
     "mrms.fit", "mrms.proposal", "mrms.trades", "mrms.ppo", "mrms.method", "mrms.walk_forward",
-    "mrms.figures", "mrms.communication", "mrms.pictures",
+    "mrms.figures", "mrms.communication", "mrms.engine", "mrms.pictures",
     "env", "parallel_env", "agents", "mappo", "consensus",
     "marl.params", "policy.params", "policy.simulation", "policy.decide", "policy.baselines", "policy.bundle",
     "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "pictures", "report",

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from algospace import agents, distributed, env, mappo, market, training
+from algospace.calibration import Calibration
 from algospace.errors import InputError
 from algospace.features import windows
 from algospace.features.table import SIDE
@@ -34,6 +35,42 @@ class Fold(NamedTuple):
 
     given: Material
     judged: Judged
+
+
+class Study(NamedTuple):
+    """What the stage leaves."""
+
+    runs: list[Run]  # of each of ``params.seeds``
+    exported: int  # which of them
+    calibration: Calibration  # of its confidence
+    initial: dict[str, Judged]  # how its team judged the exams before it had learnt anything
+    folds: list[Fold]
+
+    @property
+    def run(self) -> Run:
+        """The exported one."""
+        return self.runs[self.exported]
+
+
+def study(
+    lessons: Material,
+    exam: dict[str, Material],
+    params: MARLParams,
+    settings: Settings,
+    runtime: RuntimeParams,
+    seed: int,
+    part: training.Part,
+) -> Study:
+    """Train every seed on ``lessons``, choose one and calibrate it on ``select``; walk forward inside train."""
+    runs = [
+        run(lessons, exam["select"], exam, params, settings, runtime, seed + k, part, f"seed_{k}") for k in params.seeds
+    ]
+    folds = walk_forward(lessons, params, settings, runtime, seed, part)
+    best = choose(runs)
+    calibration = exams.calibrate(runs[best].judged["select"], exam["select"].candidates)
+    untrained = new_team(params, lessons.candidates.context.shape[1], seed + params.seeds[best])
+    initial = {half: exams.judge(untrained, given, settings) for half, given in exam.items()}
+    return Study(runs, best, calibration, initial, folds)
 
 
 def new_team(params: MARLParams, n_context: int, seed: int) -> agents.Team:
@@ -95,7 +132,7 @@ def before(lessons: Material, start: int, embargo: int) -> np.ndarray:
     return np.flatnonzero(ends < lessons.candidates.row[start] - embargo)
 
 
-def folds(lessons: Material, count: int) -> list[np.ndarray]:
+def blocks(lessons: Material, count: int) -> list[np.ndarray]:
     """Positions of the candidates of ``count`` blocks, one after the other, cut between sessions.
 
     They cover the later half of train. There the frozen experts' outputs come from models that knew the past alone,
@@ -119,7 +156,7 @@ def walk_forward(
     """
     embargo = max(BARS * settings.data.embargo_m30_bars, settings.data.embargo_m5_bars)
     found = []
-    for k, block in enumerate(folds(lessons, params.folds) if params.folds else []):
+    for k, block in enumerate(blocks(lessons, params.folds) if params.folds else []):
         past = before(lessons, block[0], embargo)
         if len(past) < 2:
             raise InputError(f"marl.folds: expected candidates before each of {params.folds} blocks, found {len(past)}")

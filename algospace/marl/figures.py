@@ -7,38 +7,36 @@ import numpy as np
 from scipy.stats import trim_mean
 
 from algospace import env, market, performance
-from algospace.calibration import Calibration
-from algospace.marl import pretraining
-from algospace.marl.engine import Fold, Run
+from algospace.calibration import Calibration, Reliability
+from algospace.marl import exams, pretraining
+from algospace.marl.engine import Fold, Run, Study
 from algospace.marl.exams import Judged, Material, sides, won
 from algospace.marl.params import MARLParams
 from algospace.policy.decide import Settings
 
 
 def figures(
-    initial: dict[str, Judged],
-    run: Run,
-    exam: dict[str, Material],
-    calibration: Calibration,
-    lessons: Material,
-    params: MARLParams,
-    settings: Settings,
+    study: Study, exam: dict[str, Material], lessons: Material, params: MARLParams, settings: Settings
 ) -> dict[str, Any]:
-    """Judge the exported run: the last update's diagnostics, and by half of validation what `_half` gives.
-
-    ``initial`` is how the same team judged the same candidates before it had learnt anything.
-    """
-    found: dict[str, Any] = run.history[-1] | {
+    """Figures of the exported run (last update, pre-training, both halves of validation), of all seeds and folds."""
+    found: dict[str, Any] = study.run.history[-1] | {
         "train_candidates": len(lessons.sessions),
-        "calibration": calibration._asdict(),
+        "calibration": study.calibration._asdict(),
     }
     found["pretraining"] = {
         name: pretraining.figures(trained, name, lessons, exam["report"], params.bootstrap_draws, settings.seed)
-        for name, trained in run.pretrained.items()
+        for name, trained in study.run.pretrained.items()
     }
-    for half, trained in run.judged.items():
-        found[half] = _half(initial[half], trained, exam[half], calibration, params, settings)
-    return found
+    for half, trained in study.run.judged.items():
+        found[half] = _half(study.initial[half], trained, exam[half], study.calibration, params, settings)
+    found["report"] |= confidence(study, exam, settings.seed).figures()
+    found["seeds"] = seeds(study.runs, params, study.exported, settings.seed)
+    return found | {"folds": walk_forward(study.folds, params, settings.seed)}
+
+
+def confidence(study: Study, exam: dict[str, Material], seed: int) -> Reliability:
+    """What the calibrated confidence of the exported team is worth on the reporting half."""
+    return exams.worth(study.run.judged["report"], exam["report"].candidates, study.calibration, seed)
 
 
 def _half(

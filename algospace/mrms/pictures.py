@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
-from algospace import plotting, training
+from algospace import plotting
 from algospace.mrms.communication import MEMORY, TrackNet, advise, histories
+from algospace.mrms.engine import Engine
 from algospace.mrms.outcomes import Lessons
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import Proposal
@@ -17,25 +18,16 @@ LEVELS = np.arange(0.05, 1.0, 0.05)  # of the coverage picture
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue (Rec. 709)
 
 
-def write_all(
-    directory: Path,
-    run: training.Fit,
-    layer_run: training.Fit,
-    layer: TrackNet,
-    train: Lessons,
-    proposal: Proposal,
-    track: Track,
-    params: MRMSParams,
-    mark: str,
-) -> None:
-    """Write the stage's pictures; ``proposal`` and ``track`` are of the reporting half of validation."""
-    plotting.losses(directory / "losses.png", run.history, run.best_epoch, mark)
-    plotting.losses(directory / "communication_losses.png", layer_run.history, layer_run.best_epoch, mark)
-    surface(directory / "outcomes.png", train.net_r, params, mark)
-    distributions(directory / "proposals.png", proposal, params, mark)
+def write_all(directory: Path, engine: Engine, taught: Lessons, params: MRMSParams, mark: str) -> None:
+    """Write the stage's pictures: of outcomes on train (``taught``), else of the reporting half of validation."""
+    plotting.losses(directory / "losses.png", engine.fit.history, engine.fit.best_epoch, mark)
+    plotting.losses(directory / "communication_losses.png", engine.layer_fit.history, engine.layer_fit.best_epoch, mark)
+    surface(directory / "outcomes.png", taught.net_r, params, mark)
+    distributions(directory / "proposals.png", engine.final["report"], params, mark)
+    track = engine.tracks["report"]
     if len(track.pnl):
-        calibration(directory / "calibration.png", layer, track, mark)
-        streaks(directory / "streaks.png", layer, track, mark)
+        calibration(directory / "calibration.png", engine.layer, track, mark)
+        streaks(directory / "streaks.png", engine.layer, track, mark)
 
 
 def surface(path: Path, net_r: np.ndarray, params: MRMSParams, mark: str) -> None:

@@ -81,7 +81,7 @@ def test_the_best_of_select_is_chosen_and_of_equals_the_first():
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_folds_cover_the_later_half_between_sessions(made, count):
     lessons = made(200)  # 20 sessions
-    blocks = engine.folds(lessons, count)
+    blocks = engine.blocks(lessons, count)
     assert np.array_equal(np.concatenate(blocks), np.arange(100, 200))
     for block in blocks:
         inside = lessons.sessions[block]
