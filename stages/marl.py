@@ -74,10 +74,10 @@ def main() -> None:
         artefacts.write_tensors(
             MODEL, nets.arrays(team), {"team": team.config, "calibration": study.calibration._asdict()}
         )
-        artefacts.write_json(METRICS, rounded(figures.figures(study, exam, lessons, params, settings)))
+        confidence = exams.worth(study.run.judged["report"], exam["report"].candidates, study.calibration, seed)
+        artefacts.write_json(METRICS, rounded(figures.figures(study, exam, lessons, confidence, params, settings)))
         write_curves(CURVES, study.run.history)
         histories = {k: run.history for k, run in zip(params.seeds, study.runs, strict=True)}
-        confidence = figures.confidence(study, exam, seed)
         pictures.write_all(PICTURES, histories, confidence, plotting.watermark(manifest["source"]))
 
 

@@ -61,7 +61,16 @@ def study(
     seed: int,
     part: training.Part,
 ) -> Study:
-    """Train every seed on ``lessons``, choose one and calibrate it on ``select``; walk forward inside train."""
+    """Train every seed on ``lessons``, choose one and calibrate it on ``select``; walk forward inside train.
+
+    Raises
+    ------
+    InputError
+        For a half of validation with fewer than two candidates: nothing could be said of it.
+    """
+    for half, given in exam.items():
+        if len(given.sessions) < 2:
+            raise InputError(f"marl: expected candidates in {half}, found {len(given.sessions)}")
     runs = [
         run(lessons, exam["select"], exam, params, settings, runtime, seed + k, part, f"seed_{k}") for k in params.seeds
     ]

@@ -8,7 +8,7 @@ from scipy.stats import trim_mean
 
 from algospace import env, market, performance
 from algospace.calibration import Calibration, Reliability
-from algospace.marl import exams, pretraining
+from algospace.marl import pretraining
 from algospace.marl.engine import Fold, Run, Study
 from algospace.marl.exams import Judged, Material, sides, won
 from algospace.marl.params import MARLParams
@@ -16,9 +16,17 @@ from algospace.policy.decide import Settings
 
 
 def figures(
-    study: Study, exam: dict[str, Material], lessons: Material, params: MARLParams, settings: Settings
+    study: Study,
+    exam: dict[str, Material],
+    lessons: Material,
+    confidence: Reliability,
+    params: MARLParams,
+    settings: Settings,
 ) -> dict[str, Any]:
-    """Figures of the exported run (last update, pre-training, both halves of validation), of all seeds and folds."""
+    """Figures of the exported run (last update, pre-training, both halves of validation), of all seeds and folds.
+
+    ``confidence`` is what its calibrated confidence is worth on the reporting half.
+    """
     found: dict[str, Any] = study.run.history[-1] | {
         "train_candidates": len(lessons.sessions),
         "calibration": study.calibration._asdict(),
@@ -29,14 +37,9 @@ def figures(
     }
     for half, trained in study.run.judged.items():
         found[half] = _half(study.initial[half], trained, exam[half], study.calibration, params, settings)
-    found["report"] |= confidence(study, exam, settings.seed).figures()
+    found["report"] |= confidence.figures()
     found["seeds"] = seeds(study.runs, params, study.exported, settings.seed)
     return found | {"folds": walk_forward(study.folds, params, settings.seed)}
-
-
-def confidence(study: Study, exam: dict[str, Material], seed: int) -> Reliability:
-    """What the calibrated confidence of the exported team is worth on the reporting half."""
-    return exams.worth(study.run.judged["report"], exam["report"].candidates, study.calibration, seed)
 
 
 def _half(

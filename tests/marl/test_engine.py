@@ -75,6 +75,23 @@ def test_the_best_of_select_is_chosen_and_of_equals_the_first():
     assert engine.choose(of_mean(-0.2, -0.1)) == 1
 
 
+@pytest.mark.parametrize("half", ["select", "report"])
+def test_half_a_validation_without_candidates_is_refused_before_anything_is_trained(made, params, rules, half):
+    exam = {"select": made(20, 1), "report": made(20, 2)}
+    exam[half] = exam[half].of(np.arange(0))
+    with pytest.raises(InputError, match=f"marl: expected candidates in {half}, found 0"):
+        engine.study(made(80), exam, params(), rules, RUNTIME, 0, part)
+
+
+def test_a_study_exports_the_seed_that_it_chose(made, params, rules):
+    exam = {"select": made(20, 1), "report": made(20, 2)}
+    found = engine.study(made(80), exam, params(seeds=(0, 3)), rules, RUNTIME, 0, part)
+    assert len(found.runs) == 2
+    assert found.exported == engine.choose(found.runs)
+    assert found.run is found.runs[found.exported]
+    assert set(found.initial) == set(exam)
+
+
 # Walk-forward folds
 
 
