@@ -15,7 +15,7 @@ from algospace.teams import Communication, Critic
 
 ROUNDS = 3  # of communication, in every pass
 CONTEXT = ("context", "account")  # what every agent knows beside its own windows, and the critic too
-LEAST_SPREAD = 1e-6
+LEAST_SPREAD = 0.1  # of a number of the context: what hardly varies on train must not be magnified later
 FARTHEST = 5.0  # standard deviations of train beyond which a number of the context counts no more
 
 
@@ -123,10 +123,10 @@ class Team(nn.Module):
         self.mask_sizes = [width, head_dim] * len(agents)
 
     def scale_to(self, context: Tensor) -> None:
-        """Centre and scale the context by the rows (n, c) that train; the account, and what is constant, stay."""
+        """Centre and scale the context by the rows (n, c) that train; the account stays as it is."""
         spread = context.std(0)
         self.center[: len(spread)] = context.mean(0)
-        self.scale[: len(spread)] = torch.where(spread > LEAST_SPREAD, spread, 1.0)
+        self.scale[: len(spread)] = spread.clamp(min=LEAST_SPREAD)
 
     def critic(self, hidden_dim: int) -> Critic:
         """A critic that sees context and account beside the agents' states."""

@@ -173,13 +173,13 @@ def test_a_trunk_is_what_it_says():
 def test_the_context_is_scaled_to_the_rows_that_train_and_the_account_is_not():
     team, seen = default_team(), observation(6)
     rows = 3.0 + 2.0 * torch.randn(500, 38, generator=torch.Generator().manual_seed(1))
-    rows[:, 5] = 7.0  # constant
+    rows[:, 5] = 7.0 + 0.001 * rows[:, 0]  # hardly varies: not magnified
     team.scale_to(rows)
     seen["context"] = rows[:6].clone()
     seen["context"][0, 0] = 1e6
     _, context = team.encode(seen)
-    expected = (rows[:6] - rows.mean(0)) / rows.std(0).clamp(min=1e-9)
-    expected[:, 5], expected[0, 0] = 0.0, 5.0
+    expected = (rows[:6] - rows.mean(0)) / rows.std(0)
+    expected[:, 5], expected[0, 0] = (rows[:6] - rows.mean(0))[:, 5] / 0.1, 5.0
     torch.testing.assert_close(context[:, :38], expected.clamp(-5, 5))
     assert torch.equal(context[:, 38:], seen["account"].clamp(-5, 5))
 
