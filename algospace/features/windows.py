@@ -154,6 +154,38 @@ class Completeness:
         return whole
 
 
+class RowHistory:
+    """The rows that windows of later bars will need: as many as the longest windows, however many there have been."""
+
+    def __init__(self, params: FeatureParams) -> None:
+        self._m5 = max(params.window_5m, params.window_arbitrage) - 1
+        self._m30 = max(params.window_30m, params.window_regime) - 1
+        self._kept: Rows | None = None  # its ``m30_row`` counts from the first kept 30-minute row
+
+    def join(self, rows: Rows, m30_rows: int) -> tuple[Rows, int]:
+        """Put what was kept before the next rows; return both as one, and how many 5-minute rows were put before.
+
+        ``m30_rows`` is the number of 30-minute rows before ``rows``; the result's ``m30_row`` counts its own.
+        """
+        if self._kept is None:
+            joined, front = rows, 0
+        else:
+            known = len(self._kept.structure)
+            own = rows._replace(m30_row=rows.m30_row - m30_rows + known)
+            joined, front = Rows(*map(np.concatenate, zip(self._kept, own, strict=True))), len(self._kept.tactical)
+        first = max(len(joined.tactical) - self._m5, 0)
+        reach = joined.m30_row[first:].min(initial=len(joined.structure))
+        first_m30 = max(min(int(reach), len(joined.structure) - 1) - self._m30, 0)
+        self._kept = Rows(
+            joined.structure[first_m30:].copy(),
+            joined.regime[first_m30:].copy(),
+            joined.tactical[first:].copy(),
+            joined.side[first:].copy(),
+            joined.m30_row[first:] - first_m30,
+        )
+        return joined, front
+
+
 def finite_run(values: np.ndarray, before: int = 0) -> np.ndarray:
     """How many rows in a row, up to each, are finite; ``before`` were so in front of the first."""
     return _run_length(np.isfinite(values).all(axis=1), before)
