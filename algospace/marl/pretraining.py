@@ -44,18 +44,16 @@ class Classifier(nn.Module):
         super().__init__()
         self.look = partial(team.look, name)  # a bound method, so that the team is no part of this module
         self.parts = nn.ModuleList([team.trunks[name]] + ([team.join_side] if name == TACTICAL else []))
-        self.channels, self.p = team.config["channels"][:2], team.p
-        self.out = nn.Linear(team.config["channels"][-1], CLASSES)
+        self.width, self.p = team.config["channels"][-1], team.p
+        self.out = nn.Linear(self.width, CLASSES)
 
     def forward(self, observation: dict[str, Tensor]) -> Tensor:
         """Logits (batch, classes); dropout only while training."""
-        masks = None
+        state = self.look(observation)
         if self.training:
-            seeds = torch.randint(2**62, (len(observation["context"]),))
-            drawn = nets.dropout_masks(seeds.to(self.out.weight.device), sum(self.channels), self.p)
-            first, second = torch.split(drawn, list(self.channels), dim=1)
-            masks = (first, second)
-        logits: Tensor = self.out(self.look(observation, masks))
+            seeds = torch.randint(2**62, (len(state),))
+            state = state * nets.dropout_masks(seeds.to(state.device), self.width, self.p)
+        logits: Tensor = self.out(state)
         return logits
 
 

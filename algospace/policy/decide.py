@@ -117,6 +117,7 @@ class Decider:
         self._completeness = windows.Completeness(settings.features)
         self._history = windows.RowHistory(settings.features)
         self._costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
+        self._masks = consensus.masks(policy.team, settings.seed)
         self._m30_rows = 0
         self._events = 0
         self._begins = np.iinfo(np.int64).min if trade_from is None else trade_from
@@ -192,7 +193,7 @@ class Decider:
             "context": torch.from_numpy(asked.context[one]),
             "account": account.observe(limits, settings.market.account.equity),
         }
-        result = consensus.consensus(policy.team, observation, settings.seed, settings.gate2)
+        result = consensus.consensus(policy.team, observation, self._masks, settings.gate2)
         stop, reward_risk = float(proposal.stop[0, 0]), float(proposal.reward_risk[0, 0])
         equity = float(account.equity[0])
         own = account_state(track, account, settings.market.account.equity, limits)
