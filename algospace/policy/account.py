@@ -1,9 +1,10 @@
 """The state of an account between two bars: what a simulation can go on from, as JSON."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from algospace.errors import InputError
 from algospace.params import Params
@@ -15,13 +16,13 @@ class ClosedTrade(Params):
     """One closed trade: what M-RMS knows of it."""
 
     units: int = Field(ge=1)
-    stop_atr: float = Field(gt=0)  # the stop in 30-minute ATR, as it was proposed
-    reward_risk: float = Field(ge=0)
-    confidence: float = Field(ge=0, le=1)  # of the proposed size
+    stop_atr: FiniteFloat = Field(gt=0)  # the stop in 30-minute ATR, as it was proposed
+    reward_risk: FiniteFloat = Field(ge=0)
+    confidence: FiniteFloat = Field(ge=0, le=1)  # of the proposed size
     exit: Exit
-    net_r: float
+    net_r: FiniteFloat
     bars: int = Field(ge=1)
-    pnl: float  # USD, net
+    pnl: FiniteFloat  # USD, net
     session_id: int  # YYYYMMDD of its exit
 
 
@@ -30,12 +31,12 @@ class WorkingOrder(Params):
 
     direction: Literal["long", "short"]
     units: int = Field(ge=1)
-    stop_distance: float = Field(gt=0)  # in price
-    reward_risk: float = Field(ge=0)
-    stop_atr: float = Field(gt=0)
-    confidence: float = Field(ge=0, le=1)
+    stop_distance: FiniteFloat = Field(gt=0)  # in price
+    reward_risk: FiniteFloat = Field(ge=0)
+    stop_atr: FiniteFloat = Field(gt=0)
+    confidence: FiniteFloat = Field(ge=0, le=1)
     wait: int = Field(ge=0)  # bars to pass before it fills at an open
-    entry: float | None = Field(gt=0)  # price of the fill, null before
+    entry: FiniteFloat | None = Field(gt=0)  # price of the fill, null before
     held: int = Field(ge=0)  # bars since the fill, that of the fill included
 
     @model_validator(mode="after")
@@ -49,14 +50,25 @@ class AccountState(Params):
     """An account after the close of a bar; what belongs to a session is that of ``session_id``."""
 
     time: str | None = None  # ISO, of that close; bars up to it are history. None: before the first bar
-    equity: float = Field(gt=0)  # USD, of closed trades
-    peak: float = Field(gt=0)  # highest equity so far
+    equity: FiniteFloat = Field(gt=0)  # USD, of closed trades
+    peak: FiniteFloat = Field(gt=0)  # highest equity so far
     session_id: int | None = None  # YYYYMMDD; None: the next bar begins a session
-    session_start: float | None = Field(default=None, gt=0)  # equity at the session's start; None: the equity
+    session_start: FiniteFloat | None = Field(default=None, gt=0)  # equity at the session's start; None: the equity
     session_trades: int = Field(default=0, ge=0)
     losing_streak: int = Field(default=0, ge=0)  # losses in a row within the session
     trades: list[ClosedTrade] = Field(default=[])  # oldest first
     working: WorkingOrder | None = None
+
+    @field_validator("time")
+    @classmethod
+    def _iso(cls, time: str | None) -> str | None:
+        try:
+            zoned = time is None or datetime.fromisoformat(time).tzinfo is not None
+        except ValueError:
+            zoned = False
+        if not zoned:
+            raise ValueError(f"expected an ISO time with its zone, found {time!r}")
+        return time
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
