@@ -27,7 +27,8 @@ ORDER = (
     "mrms.fit", "mrms.proposal", "mrms.trades", "mrms.ppo", "mrms.method", "mrms.walk_forward",
     "mrms.figures", "mrms.communication", "mrms.engine", "mrms.pictures",
     "env", "parallel_env", "agents", "mappo", "consensus",
-    "marl.params", "policy.params", "policy.simulation", "policy.decide", "policy.baselines", "policy.bundle",
+    "marl.params", "policy.params", "policy.account", "policy.records", "policy.simulation", "policy.decide",
+    "policy.stream", "policy.baselines", "policy.bundle",
     "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "pictures", "report",
     "policy.evaluation",
 )  # fmt: skip

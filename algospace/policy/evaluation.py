@@ -9,8 +9,9 @@ import pandas as pd
 
 from algospace import market, performance
 from algospace.policy.baselines import cost_ladder, random_traders
-from algospace.policy.decide import Record, Replay, Settings
+from algospace.policy.decide import Replay, Settings
 from algospace.policy.params import ExportParams
+from algospace.policy.records import Decision
 from algospace.policy.simulation import Simulation
 from algospace.report import ReportData
 
@@ -70,7 +71,7 @@ def funnel(replay: Replay, first_row: int) -> dict[str, int]:
     }
 
 
-def refusals(records: list[Record]) -> dict[str, int]:
+def refusals(records: list[Decision]) -> dict[str, int]:
     """How often each reason was given, most frequent first."""
     counts = Counter(reason for record in records for reason in record["reasons"])
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
