@@ -16,14 +16,15 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { READ = 1, CREATE = 2, WRITE = 4, FSYNC = 8, RENAME = 16, UNLINK = 32, MKDIR = 64 };
+enum { READ, CREATE, WRITE, FSYNC, RENAME, UNLINK, MKDIR, SAVE }; /* SAVE: a rename of a training state */
 
-static long *calls, wanted;       /* calls counted so far (shared with the parent), and the one that is hit */
-static int kinds, failure, sticky; /* what is counted; errno, 0 to kill; whether later calls fail too */
+static long *calls, wanted;        /* calls counted so far, then the kind of each (shared with the parent); which is hit */
+static const long room = 8191;     /* of the kinds */
+static int failure, sticky;        /* errno, 0 to kill; whether later calls fail too */
 static char root[PATH_MAX];
 
-void fire_arm(long *shared, long at, int mask, int error, int lasting, const char *folder) {
-    calls = shared, wanted = at, kinds = mask, failure = error, sticky = lasting;
+void fire_arm(long *shared, long at, int error, int lasting, const char *folder) {
+    calls = shared, wanted = at, failure = error, sticky = lasting;
     snprintf(root, sizeof root, "%s", folder);
 }
 
@@ -55,9 +56,9 @@ static int counted_file(int file) {
 
 /* Whether this call is the one: 0 no, 1 it must fail, 2 the process must die. */
 static int hit(int kind) {
-    if (!(kinds & kind)) return 0;
     long n = __atomic_add_fetch(calls, 1, __ATOMIC_SEQ_CST);
-    if (n != wanted && !(sticky && n > wanted && (kind & (CREATE | WRITE | FSYNC | MKDIR)))) return 0;
+    if (n <= room) calls[n] = kind;
+    if (n != wanted && !(sticky && n > wanted && (kind == CREATE || kind == WRITE || kind == FSYNC || kind == MKDIR))) return 0;
     return failure ? 1 : 2;
 }
 
@@ -135,12 +136,12 @@ int fdatasync(int file) {
 }
 int rename(const char *from, const char *to) {
     NEXT(rename);
-    if (counted_at(AT_FDCWD, to)) STOP(RENAME)
+    if (counted_at(AT_FDCWD, to)) STOP(strstr(to, ".ckpt") ? SAVE : RENAME)
     return next(from, to);
 }
 int renameat(int a, const char *from, int b, const char *to) {
     NEXT(renameat);
-    if (counted_at(b, to)) STOP(RENAME)
+    if (counted_at(b, to)) STOP(strstr(to, ".ckpt") ? SAVE : RENAME)
     return next(a, from, b, to);
 }
 int unlink(const char *path) {

@@ -50,11 +50,13 @@ TINY: dict[str, Any] = {
     "rde.optimizer.epochs": 2,
     "rde.communication.optimizer.epochs": 1,
     "rde.communication.optimizer.samples_per_epoch": 64,
+    "mrms.hidden_dim": 8,
     "mrms.folds": 2,
     "mrms.optimizer.epochs": 2,
     "mrms.optimizer.samples_per_epoch": 512,
     "mrms.bootstrap_draws": 100,
     "mrms.random_draws": 5,
+    "mrms.communication.hidden_dim": 4,
     "mrms.communication.optimizer.epochs": 1,
     "mrms.communication.optimizer.samples_per_epoch": 64,
     "marl.channels": [4, 4, 4],
@@ -74,7 +76,7 @@ TINY: dict[str, Any] = {
     "export.random_draws": 20,
 }
 SAVE_EVERY = 4  # optimiser steps between two saves of the training state: in so short a run 100 would never come
-READ, CREATE, WRITE, FSYNC, RENAME, UNLINK, MKDIR = (1 << bit for bit in range(7))
+READ, CREATE, WRITE, FSYNC, RENAME, UNLINK, MKDIR, SAVE = range(8)  # kinds of calls, as in _fire.c
 NEVER = -1
 
 
@@ -161,7 +163,7 @@ class Ended(NamedTuple):
 
     code: int  # negative: the signal
     stderr: str
-    calls: int  # counted before the end
+    calls: list[int]  # kinds of those that were counted, in their order
     seconds: float
 
 
@@ -192,7 +194,7 @@ class Furnace:
         self._process.wait(60)
 
     def run(
-        self, stage: str, at: int = NEVER, kinds: int = 0x7F, error: int = 0, lasting: bool = False,
+        self, stage: str, at: int = NEVER, error: int = 0, lasting: bool = False,
         kill_after: float | None = None,
     ) -> Ended:  # fmt: skip
         """Run a stage once.
@@ -201,8 +203,6 @@ class Furnace:
         ----------
         at
             Number of the call, from 1, that fails with errno ``error`` or, with 0, kills; `NEVER` for none.
-        kinds
-            Which calls count: `READ` to `MKDIR`, added.
         lasting
             Whether every later call that needs space fails too, as on a full disk.
         kill_after
@@ -210,7 +210,7 @@ class Furnace:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        wish = {"stage": stage, "arm": [at, kinds, error, int(lasting)], "kill_after": kill_after}
+        wish = {"stage": stage, "arm": [at, error, int(lasting)], "kill_after": kill_after}
         self._process.stdin.write(json.dumps(wish) + "\n")
         self._process.stdin.flush()
         return Ended(*json.loads(self._process.stdout.readline()))
@@ -234,8 +234,7 @@ def serve() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     library = ctypes.CDLL(sys.argv[1]) if sys.argv[1] else None
-    shared = mmap.mmap(-1, 4096)
-    calls = ctypes.c_long.from_buffer(shared)
+    calls = (ctypes.c_long * 8192).from_buffer(mmap.mmap(-1, 8192 * 8))
     mains = {stage: importlib.import_module(f"stages.{stage}").main for stage in STAGES}
     for name in ("algospace.distributed", "algospace.pictures", "matplotlib.pyplot", "dvclive.live"):
         importlib.import_module(name)
@@ -244,14 +243,19 @@ def serve() -> None:
     importlib.import_module("algospace.pipeline.training_state").SAVE_EVERY = SAVE_EVERY
     for line in sys.stdin:
         wish = json.loads(line)
-        calls.value = 0
+        calls[0] = 0
         words = Path(f"{os.getpid()}.stderr")
         begin = time.perf_counter()
         child = os.fork()
         if child == 0:
             _work(mains[wish["stage"]], words, library, calls, wish["arm"])
         status = _wait(child, wish["kill_after"])
-        reply = [os.waitstatus_to_exitcode(status), words.read_text(), calls.value, time.perf_counter() - begin]
+        reply = [
+            os.waitstatus_to_exitcode(status),
+            words.read_text(),
+            calls[1 : 1 + calls[0]],
+            time.perf_counter() - begin,
+        ]
         words.unlink()
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
@@ -269,7 +273,7 @@ def _draw_nothing() -> None:
     TSNE.fit_transform = lambda tsne, points: points[:, :2]
 
 
-def _work(main: Any, words: Path, library: ctypes.CDLL | None, calls: ctypes.c_long, arm: list[int]) -> None:
+def _work(main: Any, words: Path, library: ctypes.CDLL | None, calls: Any, arm: list[int]) -> None:
     """Run a stage in the forked child; never returns."""
     from algospace.pipeline import stage
 
@@ -279,7 +283,7 @@ def _work(main: Any, words: Path, library: ctypes.CDLL | None, calls: ctypes.c_l
     # What is counted lies in the folder; the words do too, so they are opened before and written uncounted at the end.
     code = 0
     if library is not None:
-        library.fire_arm.argtypes = [ctypes.c_void_p, ctypes.c_long, *[ctypes.c_int] * 3, ctypes.c_char_p]
+        library.fire_arm.argtypes = [ctypes.c_void_p, ctypes.c_long, *[ctypes.c_int] * 2, ctypes.c_char_p]
         library.fire_arm(ctypes.addressof(calls), *arm, os.getcwd().encode())
     try:
         stage.run(main, scales=main.__module__ in ("stages.rde", "stages.marl"))

@@ -25,10 +25,10 @@ from typing import Any
 
 import _fire
 
-MOMENTS = 100
+MOMENTS, QUICK_MOMENTS = 100, 5
 FAULTS = {"boundary": 0, "full": errno.ENOSPC, "error": errno.EIO}
 QUICK_SHARE = 20  # one call in so many
-DVC_RUNS, LONGEST = 4, 14.0  # repeated whole pipelines, and seconds before a kill at most
+DVC_RUNS, LONGEST = 4, 30.0  # repeated whole pipelines, and seconds before a kill at most
 NOT_WHOLE, NOT_ONE_LINE, NOT_SAME, LEFT = "not whole", "not one line", "other bytes", "left behind"
 
 
@@ -70,24 +70,26 @@ def belongs(folder: Path, stage: str, name: str) -> bool:
     return any(Path(name).is_relative_to(out) for out in _fire.declared(folder, stage))
 
 
-def cases(counts: dict[str, int], seconds: dict[str, float], quick: bool) -> list[tuple[str, str, float]]:
-    """All disturbances: experiment, stage, and the call or the moment."""
-    every = QUICK_SHARE if quick else 1
-    found: list[tuple[str, str, float]] = [
-        (name, stage, at)
-        for name in FAULTS
-        for number, stage in enumerate(_fire.STAGES)
-        for at in range(1 + number % every, counts[stage] + 1, every)
-    ]
+def cases(runs: dict[str, _fire.Ended], every: int, moments: int) -> list[tuple[str, str, float]]:
+    """All disturbances: experiment, stage, and the call or (as a share of the run) the moment.
+
+    Of the calls one in ``every``; of the kills all before and after a rename, by which an artefact comes into being.
+    """
+    found: list[tuple[str, str, float]] = []
+    for experiment in FAULTS:
+        for number, (stage, run) in enumerate(runs.items()):
+            total = len(run.calls)
+            chosen = set(range(1 + number % every, total + 1, every))
+            if experiment == "boundary":
+                renames = {at for at, kind in enumerate(run.calls, start=1) if kind == _fire.RENAME}
+                chosen |= renames | {min(at + 1, total) for at in renames}
+            found += [(experiment, stage, at) for at in sorted(chosen)]
     rng = random.Random(0)
-    for _ in range(MOMENTS // every):
-        stage = rng.choices(_fire.STAGES, [seconds[stage] for stage in _fire.STAGES])[0]
-        found.append(("moment", stage, round(rng.uniform(0, 1), 4)))
-    return found
+    return found + [("moment", rng.choice(_fire.STAGES), round(rng.random(), 4)) for _ in range(moments)]
 
 
 def stages_under_fire(
-    folder: Path, library: Path, quick: bool, only: set[str], done: set[str]
+    folder: Path, library: Path, every: int, moments: int, only: set[str], done: set[str]
 ) -> Iterator[dict[str, Any]]:
     """Run experiments on single stages, a row each; what ``done`` names is left out."""
     _fire.workspace(folder)
@@ -97,21 +99,20 @@ def stages_under_fire(
             if ended.code:
                 raise SystemExit(f"{stage}: {ended.stderr}")
         reference = _fire.digests(folder)
-        counts, seconds = {}, {}
+        runs = {}
         for stage in _fire.STAGES:
             _fire.clear(folder, stage)
-            ended = furnace.run(stage)
-            counts[stage], seconds[stage] = ended.calls, ended.seconds
+            runs[stage] = furnace.run(stage)
         if _fire.digests(folder) != reference:
             raise SystemExit("two undisturbed runs differ")
         referee = Referee(furnace, reference)
-        for experiment, stage, at in cases(counts, seconds, quick):
+        for experiment, stage, at in cases(runs, every, moments):
             case = f"{experiment} {stage} {at}"
             if experiment not in only or case in done:
                 continue
             _fire.clear(folder, stage)
             if experiment == "moment":
-                ended = furnace.run(stage, kill_after=at * seconds[stage])
+                ended = furnace.run(stage, kill_after=at * runs[stage].seconds)
             else:
                 ended = furnace.run(stage, int(at), error=FAULTS[experiment], lasting=experiment == "full")
             yield {
@@ -185,6 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="JSON lines on stdout")
     parser.add_argument("--quick", action="store_true", help=f"one call in {QUICK_SHARE}, one pipeline of dvc's")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="one call in N; of the kills all at renames")
     parser.add_argument("--out", type=Path, help="JSON lines of single runs; those that are there are not run again")
     parser.add_argument("--only", choices=[*FAULTS, "moment", "dvc"], action="append", help="some experiments only")
     arguments = parser.parse_args()
@@ -197,7 +199,8 @@ def main() -> None:
         library = _fire.compiled(folder)
         if library is None:
             sys.exit("under_fire: expected Linux and a C compiler, found none")
-        runs = [stages_under_fire(folder / "stages", library, arguments.quick, only, done)] if only != {"dvc"} else []
+        share, moments = (QUICK_SHARE, QUICK_MOMENTS) if arguments.quick else (arguments.every, MOMENTS)
+        runs = [stages_under_fire(folder / "stages", library, share, moments, only, done)] if only != {"dvc"} else []
         runs += [pipelines_under_fire(folder / "dvc", arguments.quick, done)] if "dvc" in only else []
         for row in itertools.chain(*runs):
             rows.append(row)
