@@ -133,6 +133,7 @@ class Decider:
         self._m30_rows += len(m30["close_utc"])
         end = len(whole)
         at = int(np.searchsorted(bars["close_utc"], self._begins))
+        self.simulator.pass_over(at)
         events = np.flatnonzero(m5["gate1_type"])
         events = events[events >= at]
         found = Step([], [], m5)

@@ -30,7 +30,7 @@ class Trade(NamedTuple):
     """A filled order and its end; moments in ms since 1970 UTC."""
 
     event: int  # number of the event, -1 for an order that the account began with
-    row: int  # of the event's bar, counted from the first bar of the simulation; -1 likewise
+    row: int  # of the event's bar, counted from the first bar of all; -1 likewise
     decided_utc: int
     entry_utc: int
     exit_utc: int
@@ -124,6 +124,10 @@ class Simulator:
         self._last = _bar(bars, -1)
         self._rows += session.size
         return closed
+
+    def pass_over(self, count: int) -> None:
+        """Count bars that pass before the account begins."""
+        self._rows += count
 
     def place(self, order: Order, event: int) -> None:
         """Place an order at the close of the last bar; there is no other."""
