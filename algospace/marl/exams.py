@@ -22,8 +22,8 @@ class Material(NamedTuple):
     candidates: env.Candidates
     sessions: np.ndarray  # session id of each candidate
     synergies: np.ndarray  # bool: which of them completed a synergy
-    labels: np.ndarray  # PASS, WITH or AGAINST: which side of the pre-training's bracket pays; the future, no input
     views: env.Windows
+    labels: np.ndarray | None = None  # of the pre-training, where it is asked for (`triple_barrier`)
 
     def of(self, chosen: np.ndarray) -> "Material":
         """The candidates at positions, or of a mask, ``chosen``."""
@@ -31,7 +31,8 @@ class Material(NamedTuple):
             **{name: value[chosen] for name, value in self.candidates._asdict().items() if name != "proposal"},
             proposal=self.candidates.proposal.of(chosen),
         )
-        return Material(candidates, self.sessions[chosen], self.synergies[chosen], self.labels[chosen], self.views)
+        labels = None if self.labels is None else self.labels[chosen]
+        return Material(candidates, self.sessions[chosen], self.synergies[chosen], self.views, labels)
 
     def observe(self, chosen: np.ndarray) -> dict[str, torch.Tensor]:
         """What the agents see of the candidates at positions ``chosen``, the account's state left out."""
@@ -48,15 +49,20 @@ def material(
     regime: np.ndarray,
     proposal: Proposal,
     settings: Settings,
-    barriers: PretrainingParams,
     device: str,
+    barriers: PretrainingParams | None = None,
 ) -> Material:
-    """Assemble the candidates at rows ``ends`` of a feature table; ``regime`` (len(ends), latent) are their vectors."""
+    """Assemble the candidates at rows ``ends`` of a feature table; ``regime`` (len(ends), latent) are their vectors.
+
+    With ``barriers`` they are labelled for the pre-training.
+    """
     bars, costs = market.Bars.of(m5), market.Costs.of(settings.contract, settings.market.cost_multiplier)
     found = env.candidates(m5, ends, regime, proposal, bars, costs, settings.gate1, settings.market.max_bars)
     session, synergy, atr = (m5[name].to_numpy()[ends] for name in ("session_id", "gate1_type", "m30_atr"))
-    labels = triple_barrier(bars, ends, found.direction, atr, costs, settings.market.max_bars, barriers)
-    return Material(found, session, synergy != 0, labels, env.Windows(rows, settings.features, device))
+    labels = None
+    if barriers is not None:
+        labels = triple_barrier(bars, ends, found.direction, atr, costs, settings.market.max_bars, barriers)
+    return Material(found, session, synergy != 0, env.Windows(rows, settings.features, device), labels)
 
 
 def triple_barrier(

@@ -82,7 +82,7 @@ def pretrain(
         raise InputError(f"marl: expected candidates in train and in select, found {n} and {len(select.sessions)}")
     torch.manual_seed(seed)
     classifier = Classifier(team, name, shares(lessons)).to(runtime.device)
-    taught = torch.from_numpy(lessons.labels).to(runtime.device)
+    taught = torch.from_numpy(labels(lessons)).to(runtime.device)
 
     def draw(generator: torch.Generator) -> Tensor:
         return torch.randperm(n, generator=generator)[: params.samples_per_epoch]
@@ -92,7 +92,7 @@ def pretrain(
         return F.cross_entropy(logits, taught[chosen.to(taught.device)])
 
     def validate() -> dict[str, float]:
-        return {"loss": float(cross_entropy(probabilities(classifier, select), select.labels).mean())}
+        return {"loss": float(cross_entropy(probabilities(classifier, select), labels(select)).mean())}
 
     blind, weights = validate()["loss"], training.weights(classifier)
     fit = training.fit(f"marl {name}", classifier, draw, loss, validate, params, runtime, seed, saver, accumulation=1)
@@ -102,9 +102,15 @@ def pretrain(
     return Pretrained(classifier, -1)
 
 
+def labels(given: Material) -> np.ndarray:
+    """PASS, WITH or AGAINST (n,) of candidates that were labelled."""
+    assert given.labels is not None
+    return given.labels
+
+
 def shares(given: Material) -> np.ndarray:
     """How often each class occurs (classes,), one case more of each: none is impossible."""
-    counts = np.bincount(given.labels, minlength=CLASSES) + 1.0
+    counts = np.bincount(labels(given), minlength=CLASSES) + 1.0
     found: np.ndarray = counts / counts.sum()
     return found
 
@@ -130,7 +136,7 @@ def figures(trained: Pretrained, name: str, lessons: Material, exam: Material, d
     mean row of the agent's window. ``gain`` is the majority's cross-entropy less the network's, with its 95 %
     interval: above 0 the agent sees more than how often each class occurs.
     """
-    known, asked = lessons.labels, exam.labels
+    known, asked = labels(lessons), labels(exam)
     logistic = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=500))
     logistic.fit(_summary(lessons, name), known)
     guessed = np.zeros((len(asked), CLASSES))

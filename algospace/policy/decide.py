@@ -257,7 +257,7 @@ def decide(
     decider = Decider(policy, account, first)
     parts = list(table_module.chunks(bars))
     steps = [decider.update(columns(chunk)) for chunk in parts]
-    m5 = pd.concat([frame(step.m5, chunk.index) for step, chunk in zip(steps, parts, strict=True)])
+    m5 = pd.concat([frame(step.m5, chunk.index) for step, chunk in zip(steps, parts, strict=True)]).copy()  # in one
     first_row = 0 if first is None else int(np.searchsorted(to_ms(m5["close_utc"]), first))
     start = settings.market.account.equity if account is None else account.equity
     simulation = told(

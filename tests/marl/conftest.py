@@ -35,7 +35,7 @@ def made():
         direction = rng.choice([-1, 1], n).astype(np.int8)
         views = Windows(rows, WINDOWS, "cpu")
         seen = Material(
-            Candidates(at, direction, np.zeros((n, 4), np.float32), *[None] * 4), *[np.zeros(n)] * 3, views
+            Candidates(at, direction, np.zeros((n, 4), np.float32), *[None] * 4), *[np.zeros(n)] * 2, views
         ).observe(np.arange(n))
         up = seen["structure"][:, -1, 0].numpy() > 0
         pays = np.stack([up, ~up], axis=1)
@@ -49,7 +49,7 @@ def made():
         )
         candidates = Candidates(at, direction, np.zeros((n, 4), np.float32), proposal, net_r, entry + hold - 1, entry)
         labels = np.where(pays.any(axis=1), pays.argmax(axis=1) + 1, PASS)
-        return Material(candidates, np.arange(n) // PER_SESSION, np.arange(n) % 5 == 0, labels, views)
+        return Material(candidates, np.arange(n) // PER_SESSION, np.arange(n) % 5 == 0, views, labels)
 
     return make
 
