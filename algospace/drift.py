@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import chdtri
 
 BINS = 10  # equally full on the reference
+BLOCKS = 5  # of the reference, one after the other
 DRIFTED = 0.25  # a PSI above is commonly taken for another population
 CHANCE = 0.01  # probability with which independent draws from one population exceed the bound of their number
 _FLOOR = 1e-4  # share that an empty bin counts as
@@ -30,11 +31,22 @@ class Drift(NamedTuple):
 
 
 def reference(values: np.ndarray) -> dict[str, Any]:
-    """Edges, shares and number of the finite ones of old values (n,), ready for JSON."""
+    """Edges, shares and number of the finite ones of old values (n,), in time order; ready for JSON.
+
+    ``within`` is how far the old values move by themselves: the largest index of a fifth of them against the rest.
+    """
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
     edges = np.unique(np.quantile(finite, np.linspace(0, 1, BINS + 1))) if finite.size else np.empty(0)
-    return {"edges": edges.tolist(), "shares": shares(finite, edges).tolist(), "count": int(finite.size)}
+    within = 0.0
+    if finite.size >= BLOCKS * BINS:
+        blocks = np.array_split(finite, BLOCKS)
+        for k, block in enumerate(blocks):
+            rest = np.concatenate(blocks[:k] + blocks[k + 1 :])
+            within = max(within, stability_index(shares(rest, edges), shares(block, edges)))
+    return {
+        "edges": edges.tolist(), "shares": shares(finite, edges).tolist(), "count": int(finite.size), "within": within,
+    }  # fmt: skip
 
 
 def shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -56,10 +68,10 @@ def stability_index(old: np.ndarray, new: np.ndarray) -> float:
 def compare(old: Mapping[str, Any], values: np.ndarray) -> Drift:
     """Compare new values (n,) with the `reference` of a variable; what is not finite is left out.
 
-    The bound is 0.25, or what chance exceeds once in a hundred times with so few values, whichever is larger: under one
-    population, PSI / (1/n + 1/m) has about the chi-squared distribution with one degree of freedom fewer than there are
-    bins (Yurdakul 2018). That holds for independent values; slow variables drift from one month to the next, and are
-    said to.
+    The bound is 0.25, or how far the old values moved by themselves (``within``), or what chance exceeds once in a
+    hundred times with so few values, whichever is largest. Under one population and with independent values, PSI /
+    (1/n + 1/m) has about the chi-squared distribution with one degree of freedom fewer than there are bins (Yurdakul
+    2018).
     """
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
@@ -67,7 +79,8 @@ def compare(old: Mapping[str, Any], values: np.ndarray) -> Drift:
         return Drift(0.0, DRIFTED, int(finite.size))
     before = np.array(old["shares"])
     psi = stability_index(before, shares(finite, np.array(old["edges"])))
-    return Drift(psi, _bound(int((before > 0).sum()), old["count"], finite.size), int(finite.size))
+    bound = max(old["within"], _bound(int((before > 0).sum()), old["count"], finite.size))
+    return Drift(psi, bound, int(finite.size))
 
 
 def reference_share(happened: int, count: int) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def decisions(made: pd.DataFrame, bars: pd.DataFrame, watermark: str) -> Picture
                 along = axes.get_xaxis_transform()  # height as a share of the axes
                 axes.plot(at, np.full(len(at), 0.02), marker, color=colour, markersize=5, transform=along)
             else:
-                axes.plot(at, price[drawn], marker, color=colour, markersize=7, markeredgewidth=0)
+                axes.plot(at, price[drawn], marker, color=colour, markersize=6, markeredgewidth=0, alpha=0.85)
         count = [f"{int(rows.sum()):,}" for rows in (accepted, long, short, gained, lost, ~accepted)]
         caption += " {:,} decisions: {} accepted ({} long, {} short; {} gained, {} lost), {} refused.".format(
             len(made), *count

@@ -266,7 +266,7 @@ RECORD: dict[str, tuple[Line, ...]] = {
         ("gross_return", "Gross return", _percent),
         ("net_pnl", "Net P&L, USD", _money),
         ("costs", "Costs, USD", lambda value: f"{value:,.0f}"),
-        ("cost_share", "Costs over gross gains", _share),
+        ("cost_share", "Costs, of gross gains", _share),
         ("max_drawdown", "Max drawdown, session ends", _share),
     ),
     "A trade": (
@@ -351,8 +351,8 @@ def _difference(found: Figures | None) -> str:
     low, high = found["mean_return_low"], found["mean_return_high"]
     relation = "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
     return (
-        f"Session by session the policy earns {_bp(found['mean_return'])} basis points more than “{found['name']}” "
-        f"({found['id'][:12]}) on average over {found['sessions']:,} sessions "
+        f"Session by session the policy’s return differs from that of “{found['name']}” ({found['id'][:12]}) by "
+        f"{_bp(found['mean_return'])} basis points on average over {found['sessions']:,} sessions "
         f"(95 % interval {_bp(low)} to {_bp(high)}): {relation}."
     )
 
@@ -386,7 +386,7 @@ def _breakdown_rows(rows: Sequence[Figures]) -> list[dict[str, Any]]:
             "win_rate": NONE if row["win_rate"] is None else _share(row["win_rate"]),
             "mean": _cell(row, "mean_r", _signed),
             "span": row in known and (at(row["mean_r_low"]), at(row["mean_r"]), at(row["mean_r_high"])),
-            "clear": row in known and (row["mean_r_low"] > 0 or row["mean_r_high"] < 0),
+            "apart": row in known and (row["mean_r_low"] > 0 or row["mean_r_high"] < 0),
         }
         for row in rows
     ]

@@ -111,7 +111,7 @@ def summary(
     )  # fmt: skip
     found |= activity(simulation, settings, params, per_year)
     if name == HOLD:  # it has no trade that closes, and costs that no bracket counts
-        found |= {"exposure": 1.0, "turnover": None, "gross_return": None}
+        found |= {"exposure": 1.0, "turnover": None, "gross_return": None, "costs": None}
     return found | beside_chance(simulation, m5, settings, params, first_row, settings.seed)
 
 

@@ -53,7 +53,7 @@ def report_data(
     first, last = (str(bars["close_utc"].iloc[k].date()) for k in (0, -1))
     symbol = found.settings.contract.symbol
     return ReportData(
-        title=f"{symbol}: what the policy did on the {bars_name}",
+        title=f"{symbol}: what the policy did",
         bars_name=bars_name,
         source={
             **source,
