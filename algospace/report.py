@@ -163,6 +163,16 @@ def _after_trials(evidence: Figures) -> tuple[str, str]:
     return "Evidence of a positive edge", f"It holds up {held}."
 
 
+def _verdict(report: ReportData) -> tuple[str, str]:
+    others = {name: figures for name, figures in report.summaries.items() if name != POLICY}
+    return verdict(report.summaries[POLICY], others, report.evidence)
+
+
+def words(report: ReportData) -> str:
+    """Return the verdict as a line of text."""
+    return ". ".join(_verdict(report))
+
+
 def render(report: ReportData) -> str:
     """Return the report as one HTML page; the same bytes for the same data, in any process.
 
@@ -177,9 +187,7 @@ def render(report: ReportData) -> str:
     template = environment.from_string(resources.files("algospace").joinpath("report.html.jinja").read_text("utf-8"))
     synthetic = bool(report.source["is_synthetic"])
     watermark = WATERMARK if synthetic else ""
-    policy = report.summaries[POLICY]
-    others = {name: figures for name, figures in report.summaries.items() if name != POLICY}
-    headline, sentence = verdict(policy, others, report.evidence)
+    headline, sentence = _verdict(report)
     columns = list(dict.fromkeys(column for row in report.validation for column in row))
     return template.render(
         data=report,
@@ -187,7 +195,7 @@ def render(report: ReportData) -> str:
         watermark=WATERMARK,
         headline=headline,
         sentence=sentence,
-        tiles=_tiles(policy, report.evidence),
+        tiles=_tiles(report.summaries[POLICY], report.evidence),
         names=list(report.summaries),
         record=[(heading, _rows(rows, report.summaries.values())) for heading, rows in RECORD.items()],
         chance=_rows(CHANCE, report.summaries.values()),

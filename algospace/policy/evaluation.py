@@ -9,6 +9,7 @@ from algospace import evidence, market, performance, track_record
 from algospace.calibration import Reliability, reliability
 from algospace.data import sessions
 from algospace.data.contracts import Contract
+from algospace.errors import InputError
 from algospace.features import table as table_module
 from algospace.features import windows
 from algospace.features.windows import Rows
@@ -62,8 +63,17 @@ def evaluate(
         See `algospace.data.bars`; those before ``trade_from`` only warm the features up.
     tried
         How many configurations the policy was chosen among.
+
+    Raises
+    ------
+    InputError
+        If no bar closes at ``trade_from`` or later.
     """
     settings = policy.settings
+    if trade_from is not None and not (bars["close_utc"] >= trade_from).any():
+        raise InputError(
+            f"expected bars from {trade_from} on, found none; the last closes {bars['close_utc'].iloc[-1]}"
+        )
     replay = decide(policy, bars, trade_from)
     m5 = replay.m5
     first_row = 0 if trade_from is None else int(np.searchsorted(m5["close_utc"], trade_from))

@@ -84,6 +84,11 @@ def report_data(
     )
 
 
+def source(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Description of a source as the page shows it: files by name and hash."""
+    return {**described, "files": [f"{file['path']} (sha256 {file['sha256']})" for file in described["files"]]}
+
+
 def validation_rows(marl: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows of the validation table out of the agents' metrics."""
     return [
