@@ -24,6 +24,7 @@ from algospace.policy.simulation import Simulation
 from algospace.trials import Trials
 
 POLICY, AGAINST = "policy", "other policy"  # names of the judged record, and of the one it is held against
+PICTURED = 1200  # regime vectors
 LADDER = (0.0, 0.5, 1.0, 2.0)  # times the contract's costs
 
 
@@ -41,7 +42,7 @@ class Evaluation(NamedTuple):
     refusals: dict[str, int]
     breakdowns: dict[str, list[dict[str, Any]]]
     confidence: Reliability  # of the calibrated confidence, on every candidate
-    regimes: pd.DataFrame  # close_utc, regime_0 ..: the vector of every half hour whose window is whole
+    regimes: pd.DataFrame  # see `regime_vectors`
     difference: dict[str, Any] | None  # to the other policy, session by session
 
 
@@ -90,7 +91,8 @@ def evaluate(
         settings, params, replay, first_row, records, found,
         evidence_of(replay.simulation, settings.contract, params, tried), funnel(replay, first_row),
         refusals(replay.records), breakdowns(replay, params, settings.seed),
-        confidence_on_candidates(policy, m5, rows, whole, first_row), regime_vectors(policy, table.m30, rows, whole),
+        confidence_on_candidates(policy, m5, rows, whole, first_row),
+        regime_vectors(policy, table.m30, rows, whole, first_row),
         None if against is None else difference(records[POLICY], records[AGAINST], params, settings.seed),
     )  # fmt: skip
 
@@ -231,13 +233,17 @@ def confidence_on_candidates(
     return exams.worth(judged, given.candidates, policy.calibration, settings.seed)
 
 
-def regime_vectors(policy: Policy, m30: pd.DataFrame, rows: Rows, whole: np.ndarray) -> pd.DataFrame:
-    """Regime vector of every half hour that is the newest of a row whose windows are ``whole``."""
-    ends = np.flatnonzero(whole)
+def regime_vectors(policy: Policy, m30: pd.DataFrame, rows: Rows, whole: np.ndarray, first_row: int) -> pd.DataFrame:
+    """Regime vectors (``close_utc``, ``regime_0`` ..) from ``first_row`` on, of half hours whose window is whole.
+
+    At most `PICTURED` of them, evenly spaced: they are there to be looked at.
+    """
+    ends = first_row + np.flatnonzero(whole[first_row:])
     newest, at = np.unique(rows.m30_row[ends], return_index=True)
-    vectors = regimes(policy.rde, rows, ends[at], policy.settings.features)
+    kept = np.unique(np.linspace(0, len(at) - 1, min(len(at), PICTURED)).astype(np.intp))
+    vectors = regimes(policy.rde, rows, ends[at[kept]], policy.settings.features)
     table = pd.DataFrame(vectors, columns=[f"regime_{k}" for k in range(vectors.shape[1])])
-    table.insert(0, "close_utc", m30["close_utc"].to_numpy()[newest])
+    table.insert(0, "close_utc", m30["close_utc"].to_numpy()[newest[kept]])
     return table
 
 

@@ -49,7 +49,6 @@ def report_data(
         Rows of the validation table; none for bars that are not the project's own.
     """
     bars = found.replay.m5.iloc[found.first_row :]
-    known = int(np.searchsorted(found.regimes["close_utc"], bars["close_utc"].iloc[0], side="right"))
     first, last = (str(bars["close_utc"].iloc[k].date()) for k in (0, -1))
     symbol = found.settings.contract.symbol
     return ReportData(
@@ -77,7 +76,7 @@ def report_data(
         },
         decisions=_decisions(found),
         bars=bars[["close_utc", "close"]].reset_index(drop=True),
-        regimes=found.regimes.iloc[max(known - 1, 0) :].reset_index(drop=True),
+        regimes=found.regimes,
         validation=validation,
         limitations=LIMITATIONS,
         test_uses=test_uses,
