@@ -10,14 +10,14 @@ from pathlib import Path
 from algospace import __version__
 from algospace.errors import BundleError, InputError
 
-OK, BAD_INPUT, BAD_BUNDLE = 0, 2, 3
+OK, DRIFTED, BAD_INPUT, BAD_BUNDLE = 0, 1, 2, 3
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input is one line on stderr and exit code 2, a refused bundle 3."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or OK
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_BUNDLE
@@ -94,6 +94,36 @@ def _parser() -> argparse.ArgumentParser:
         help="JSON of the account to begin with (docs/bundle.md), else a fresh one",
     )
     decide.set_defaults(run=_decide)
+
+    report = commands.add_parser(
+        "report", help="what a bundle earns on bars, beside baselines and chance: an HTML page"
+    )
+    report.add_argument("bundle", metavar="BUNDLE", type=Path)
+    report.add_argument("bars", metavar="BARS", type=Path, help="CSV (plain or gzip) or Parquet")
+    report.add_argument("--against", metavar="BUNDLE2", type=Path, help="another bundle, on the same bars and costs")
+    report.add_argument(
+        "--out", metavar="DIR", type=Path, required=True,
+        help="report.html, evaluation.json; trades, decisions and equity as Parquet and CSV",
+    )  # fmt: skip
+    report.set_defaults(run=_report)
+
+    monitor = commands.add_parser(
+        "monitor",
+        help="do the inputs, the confidence and the refusals still look like train? (exit 1 when they drifted)",
+    )
+    monitor.add_argument("bundle", metavar="BUNDLE", type=Path)
+    monitor.add_argument("bars", metavar="BARS", type=Path, help="CSV (plain or gzip) or Parquet")
+    monitor.set_defaults(run=_monitor)
+    for command in (report, monitor):
+        command.add_argument(
+            "--params", metavar="P", type=Path, help="how to read BARS: its data.* keys (default: as the bundle's own)"
+        )
+        command.add_argument("--from", dest="start", metavar="T", help="bars before this ISO time (UTC) only warm up")
+
+    trials = commands.add_parser("trials", help="list the configurations tried, after adding those that DVC knows of")
+    trials.add_argument("--all-commits", action="store_true", help="look at every commit and its experiments")
+    trials.add_argument("--list", action="store_true", help="list only, add nothing")
+    trials.set_defaults(run=_trials)
     return parser
 
 
@@ -232,6 +262,81 @@ def _decide(arguments: argparse.Namespace) -> None:
     for record in decide(policy, loaded.bars, account=begins).records:
         if start is None or pd.Timestamp(record["time"]) >= start:
             print(json.dumps(record, sort_keys=True, allow_nan=False))
+
+
+def _judged_bars(arguments: argparse.Namespace, settings: "Settings") -> "tuple[Settings, Loaded]":  # type: ignore[name-defined]  # noqa: F821
+    """Bars of the command line, and the settings with the contract that they are of."""
+    from algospace.data import contracts, sources
+    from algospace.data.params import DataParams
+    from algospace.pipeline.config import load_params
+
+    data, contract = settings.data, settings.contract
+    if arguments.params is not None:
+        data = load_params("data", DataParams, arguments.params)
+    reading = _reading(data, arguments.bars)
+    if arguments.params is not None:
+        contract = contracts.resolve(reading.symbol, reading.contract, reading.calendar)
+    return settings._replace(contract=contract), sources.load(reading, contract, arguments.bars.parent)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from algospace import artefacts, report, trials
+    from algospace.policy import bundle, evaluation, outputs, page
+    from algospace.policy.params import ExportParams
+
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise InputError(f"--out: expected a directory, found the file {arguments.out}")
+    start = _utc(arguments.start)
+    policy, manifest = bundle.load(arguments.bundle)
+    judging = ExportParams.model_validate(bundle.provenance(manifest, "export"))
+    other = bundle.load(arguments.against)[0] if arguments.against else None
+    ids = [artefacts.sha256(path / bundle.MANIFEST) if path else "" for path in (arguments.bundle, arguments.against)]
+    torch.set_num_threads(policy.settings.threads)
+    settings, loaded = _judged_bars(arguments, policy.settings)
+    tried = trials.judged(trials.read())
+    found = evaluation.evaluate(policy._replace(settings=settings), loaded.bars, judging, tried, start, other)
+    uses = "Choose nothing by bars that you also judge by. Configurations tried: those of metrics/trials.jsonl here."
+    shown = page.report_data(found, page.source(loaded.source), ids[0], tried, uses, other_id=ids[1])
+    outputs.write(arguments.out, found)
+    artefacts.write_bytes(arguments.out / "report.html", report.render(shown).encode())
+    print(f"{report.words(shown)}\n{arguments.out / 'report.html'}")
+
+
+def _monitor(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from algospace.policy import bundle, monitor
+
+    start = _utc(arguments.start)
+    policy, manifest = bundle.load(arguments.bundle)
+    train = bundle.provenance(manifest, "train")
+    torch.set_num_threads(policy.settings.threads)
+    settings, loaded = _judged_bars(arguments, policy.settings)
+    findings = monitor.compare(train, monitor.see(policy._replace(settings=settings), loaded.bars, start))
+    print(f"{'':<12}{'':<44}{'PSI':>8}{'bound':>8}{'values':>10}")
+    for kind, name, (psi, bound, values) in findings:
+        print(f"{kind:<12}{name:<44}{psi:8.3f}{bound:8.3f}{values:10,}{'  drifted' if psi > bound else ''}")
+    drifted = sum(finding.drift.drifted for finding in findings)
+    print(f"{drifted} of {len(findings)} drifted: {'these bars are not like train' if drifted else 'like train'}")
+    return DRIFTED if drifted else OK
+
+
+def _trials(arguments: argparse.Namespace) -> None:
+    from algospace import trials
+    from algospace.pipeline import experiments
+
+    added = left_out = 0
+    if not arguments.list:
+        found = experiments.collect(Path(), arguments.all_commits)
+        added, left_out = len(trials.add(found.trials)), found.left_out
+    known = trials.read()
+    print(f"{'config':<14}{'name':<18}{'Sharpe':>8}  changes")
+    for trial in known:
+        changes = " ".join(f"{key}={json.dumps(value)}" for key, value in trial.changes.items())
+        print(f"{trial.config:<14}{trial.name[:16]:<18}{trial.sharpe:8.2f}  {changes or '-'}")
+    print(f"{len(known)} configurations in {trials.PATH}, {added} of them new; {left_out} runs left out: not judged")
 
 
 def _utc(text: str | None) -> "pd.Timestamp | None":  # type: ignore[name-defined]  # noqa: F821

@@ -4,7 +4,7 @@ Pure functions of numpy arrays. They judge what has happened, so every one of th
 it is given; nothing here may feed a decision.
 
 One convention serves every ratio: ``x / 0`` is ``+inf`` or ``-inf`` by the sign of ``x``, ``0 / 0`` is 0
-(nothing earned, nothing risked), and no observation at all is ``nan``. :func:`summary` turns what is not
+(nothing earned, nothing risked), and no observation at all is ``nan``. :func:`rounded` turns what is not
 finite into None.
 
 Equity arrays have shape (n + 1,): the capital at the start, then one value at the end of each of n periods.
@@ -12,30 +12,17 @@ Equity arrays have shape (n + 1,): the capital at the start, then one value at t
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kurtosis, norm, skew, t
+from scipy.stats import norm, t
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Any]
 
 BATCH = 1 << 20  # resampled values held at once; bounds memory, does not change a result
 DIGITS = 6  # significant digits of a published figure
-RATIOS = (
-    "mean_r",
-    "mean_r_low",
-    "mean_r_high",
-    "expectancy",
-    "win_rate",
-    "profit_factor",
-    "annual_return",
-    "sharpe",
-    "sortino",
-    "calmar",
-)
 
 
 def _ratio(numerator: float, denominator: float) -> float:
@@ -83,41 +70,6 @@ def sortino(returns: Floats, periods_per_year: float, target: float = 0.0) -> fl
         return math.nan
     downside = math.sqrt(float(np.mean(np.minimum(excess, 0.0) ** 2)))
     return _ratio(float(excess.mean()) * math.sqrt(periods_per_year), downside)
-
-
-def probabilistic_sharpe(
-    ratio: float, observations: int, skewness: float, kurtosis_: float, benchmark: float = 0.0
-) -> float:
-    """Return the probability that the true Sharpe ratio is above a benchmark, given the one that was observed.
-
-    Both are those of one observation, not annual; the kurtosis of a normal distribution is 3 (Bailey and López de
-    Prado 2012, "The Sharpe ratio efficient frontier").
-    """
-    variance = 1.0 - skewness * ratio + (kurtosis_ - 1.0) / 4.0 * ratio**2
-    return float(norm.cdf((ratio - benchmark) * math.sqrt((observations - 1) / variance)))
-
-
-def expected_maximum(trials: int) -> float:
-    """Return about what the largest of so many independent standard normal numbers comes to; 0 for a single one."""
-    if trials < 2:
-        return 0.0
-    best, next_best = norm.ppf(1.0 - 1.0 / trials), norm.ppf(1.0 - 1.0 / (trials * math.e))
-    return float((1.0 - np.euler_gamma) * best + np.euler_gamma * next_best)
-
-
-def deflated_sharpe(returns: Floats, trials: int, trials_deviation: float) -> float:
-    """Return :func:`probabilistic_sharpe` against the best ratio that chance alone finds in so many trials.
-
-    ``trials_deviation`` is the standard deviation of the trials' Sharpe ratios, of one observation (Bailey and López
-    de Prado 2014, "The deflated Sharpe ratio"). It is nan where the returns have no spread.
-    """
-    returns = np.asarray(returns, dtype=np.float64)
-    if len(returns) < 2 or np.ptp(returns) == 0:
-        return math.nan
-    return probabilistic_sharpe(
-        sharpe(returns, 1.0), len(returns), float(skew(returns)), float(kurtosis(returns, fisher=False)),
-        trials_deviation * expected_maximum(trials),
-    )  # fmt: skip
 
 
 def drawdown(equity: Floats) -> Floats:
@@ -242,79 +194,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") + 0.0 if math.isfinite(value) else None  # + 0.0: no "-0.0"
     return value
-
-
-def summary(
-    equity: Floats,
-    trades_r: Floats,
-    trades_pnl: Floats,
-    periods_per_year: float,
-    min_trades: int,
-    draws: int,
-    seed: int,
-) -> dict[str, int | float | None]:
-    """Summarise one track record as a flat dictionary, ready for JSON.
-
-    Parameters
-    ----------
-    equity : (n + 1,) array
-        Capital at the start, then at the end of each session, in account currency.
-    trades_r, trades_pnl : (k,) arrays
-        Net result of each closed trade in time order, in R (P&L over initial risk) and in account currency.
-    periods_per_year : float
-        Sessions a year, from the calendar.
-    min_trades : int
-        With fewer trades every ratio is None: too few events to say anything.
-    draws, seed : int
-        Of the bootstrap interval of the mean net R. Its blocks are k ** (1/3) trades long on average, the
-        rate that minimises the error of the bootstrap variance (Politis and White 2004).
-
-    Returns
-    -------
-    dict
-        Facts: ``sessions``, ``trades``, ``min_trades``, ``net_pnl``, ``net_return``, ``max_drawdown``.
-        Ratios: :data:`RATIOS`, where ``mean_r_low`` and ``mean_r_high`` bound the mean net R at 0.95 and
-        ``expectancy`` is in currency a trade. Six significant digits; a value that is not finite (a profit
-        factor without a loss) is None.
-
-    Raises
-    ------
-    ValueError
-        If R and P&L differ in length, a value is not finite, or equity does not start above zero.
-    """
-    equity, trades_r, trades_pnl = (np.asarray(a, dtype=np.float64) for a in (equity, trades_r, trades_pnl))
-    if len(trades_r) != len(trades_pnl):
-        raise ValueError(f"expected one R and one P&L a trade, found {len(trades_r)} and {len(trades_pnl)}")
-    if not all(np.isfinite(a).all() for a in (equity, trades_r, trades_pnl)):
-        raise ValueError("expected finite equity, R and P&L")
-    if not len(equity) or equity[0] <= 0:
-        raise ValueError(f"expected equity that starts above zero, found {equity[:1]}")
-
-    trades = len(trades_r)
-    returns = simple_returns(equity)
-    facts = {
-        "sessions": len(returns),
-        "trades": trades,
-        "min_trades": min_trades,
-        "net_pnl": equity[-1] - equity[0],
-        "net_return": equity[-1] / equity[0] - 1.0,
-        "max_drawdown": max_drawdown(equity),
-    }
-    ratios: dict[str, float | None] = dict.fromkeys(RATIOS)
-    if trades >= max(min_trades, 1):
-        low, high = stationary_bootstrap_interval(
-            trades_r, partial(np.mean, axis=-1), trades ** (1.0 / 3.0), draws, seed
-        )
-        ratios = {
-            "mean_r": expectancy(trades_r),
-            "mean_r_low": low,
-            "mean_r_high": high,
-            "expectancy": expectancy(trades_pnl),
-            "win_rate": win_rate(trades_pnl),
-            "profit_factor": profit_factor(trades_pnl),
-            "annual_return": annual_return(equity, periods_per_year),
-            "sharpe": sharpe(returns, periods_per_year),
-            "sortino": sortino(returns, periods_per_year),
-            "calmar": calmar(equity, periods_per_year),
-        }
-    return rounded(facts | ratios)

@@ -1,25 +1,20 @@
-"""The report's pictures: matplotlib figures as inline SVG that follow the page's light or dark colours.
+"""The report's pictures: equity, drawdown, decisions and regimes over time, and what the confidence is worth.
 
-Matplotlib draws in sentinel colours, which are then replaced by the page's CSS variables; text stays text.
-The bytes depend on the data alone: fixed hash salt, no date, default style whatever the user's matplotlibrc.
-
-All pictures share one horizontal axis, the number of the bar, so that nights and weekends take no room.
+Those over time share one horizontal axis, the number of the bar, so that nights and weekends take no room.
 """
 
-import io
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
-from matplotlib import style
+from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from algospace.calibration import Reliability
+from algospace.svg import GAIN, LOSS, MUTED, OPEN, RULE, SENTINELS, SERIES, Picture, drawing, picture
 
 Curves = Mapping[str, tuple[NDArray[Any], NDArray[np.float64]]]
 Times = NDArray[np.int64]
@@ -27,54 +22,9 @@ Times = NDArray[np.int64]
 POINTS = 2000  # most points of a line
 COLUMNS = 600  # most columns of the heat map
 MARKS = 1000  # most markers of a kind
-INCHES = 6.4  # width; 72 points to the inch, and the text is sized for a phone
 DAY = 86_400 * 10**9  # nanoseconds
 LINES = ("solid", "dashed", "dotted", "dashdot")
 NEGATIVE, POSITIVE = (45, 110, 220), (225, 110, 25)  # ends of the heat map; its middle is the page itself
-SENTINELS = {
-    "#010203": "--ink",
-    "#010204": "--muted",
-    "#010205": "--rule",
-    "#010206": "--gain",
-    "#010207": "--loss",
-    "#010208": "--open",
-    **{f"#01021{k}": f"--series-{k}" for k in range(5)},
-}
-INK, MUTED, RULE, GAIN, LOSS, OPEN, *SERIES = SENTINELS
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": MUTED,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.formatter.useoffset": False,
-    "grid.color": RULE,
-    "grid.linewidth": 0.8,
-    "text.color": MUTED,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "figure.constrained_layout.use": True,
-    "path.simplify": False,
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An inline SVG, empty without bars, whose ``aria-label`` is the caption; and the marks of its legend."""
-
-    svg: Markup
-    legend: list[Markup]
-    caption: str
 
 
 def nanoseconds(times: Any) -> Times:
@@ -118,7 +68,7 @@ def drawdowns(curves: Curves, bars: pd.DataFrame, watermark: str) -> Picture:
         name: (times, 100.0 * (e / np.maximum.accumulate(e) - 1.0)) for name, (times, e) in curves.items() if len(e)
     }
     worst = ", ".join(f"{name} {abs(values.min()):.2f}\u00a0%" for name, (_, values) in losses.items())
-    caption = f"Deepest drawdown: {worst}." if worst else "No equity was recorded."
+    caption = f"Deepest drawdown at any close: {worst}." if worst else "No equity was recorded."
     return _curves("Drawdown, %", losses, bars, watermark, caption)
 
 
@@ -139,8 +89,9 @@ def decisions(made: pd.DataFrame, bars: pd.DataFrame, watermark: str) -> Picture
         ("refused", ~accepted, MUTED, "|", "|"),
     ]
     legend = []
-    with style.context(["default", STYLE]):
-        figure = Figure(figsize=(INCHES, 3.8))
+    if not len(bars):
+        return Picture(Markup(), [], "There are no bars.")
+    with drawing(3.8) as figure:
         axes = figure.subplots()
         caption = _draw_price(axes, bars)
         for name, rows, colour, glyph, marker in kinds:
@@ -155,12 +106,12 @@ def decisions(made: pd.DataFrame, bars: pd.DataFrame, watermark: str) -> Picture
                 along = axes.get_xaxis_transform()  # height as a share of the axes
                 axes.plot(at, np.full(len(at), 0.02), marker, color=colour, markersize=5, transform=along)
             else:
-                axes.plot(at, price[drawn], marker, color=colour, markersize=7, markeredgewidth=0)
+                axes.plot(at, price[drawn], marker, color=colour, markersize=6, markeredgewidth=0, alpha=0.85)
         count = [f"{int(rows.sum()):,}" for rows in (accepted, long, short, gained, lost, ~accepted)]
         caption += " {:,} decisions: {} accepted ({} long, {} short; {} gained, {} lost), {} refused.".format(
             len(made), *count
         )
-        return _picture(figure, "decisions", caption, legend, bars, watermark)
+        return picture(figure, "decisions", caption, legend, watermark)
 
 
 def regimes(vectors: pd.DataFrame, bars: pd.DataFrame, watermark: str) -> Picture:
@@ -175,8 +126,9 @@ def regimes(vectors: pd.DataFrame, bars: pd.DataFrame, watermark: str) -> Pictur
     size = np.abs(shown[known])
     scale = float(np.quantile(size, 0.98)) if size.size else 0.0
     legend = []
-    with style.context(["default", STYLE]):
-        figure = Figure(figsize=(INCHES, 4.6))
+    if not len(bars):
+        return Picture(Markup(), [], "There are no bars.")
+    with drawing(4.6) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
         caption = _draw_price(upper, bars)
         _date_axis(lower, bars)
@@ -196,7 +148,34 @@ def regimes(vectors: pd.DataFrame, bars: pd.DataFrame, watermark: str) -> Pictur
             caption += f" Regime coordinates from {_signed(shown[known].min())} to {_signed(shown[known].max())}."
         if not known.all():
             caption += f" {int((~known).sum()):,} of {len(bars):,} bars have no regime vector."
-        return _picture(figure, "regimes", caption, legend, bars, watermark)
+        return picture(figure, "regimes", caption, legend, watermark)
+
+
+def reliability(found: Reliability, watermark: str) -> Picture:
+    """Draw how often what the confidence promised happened, with 95 % intervals, beside the diagonal."""
+    if not len(found.counts):
+        return Picture(Markup(), [], "No candidate was judged.")
+    with drawing(3.6) as figure:
+        axes = figure.subplots()
+        axes.set_title("Share that gained")
+        axes.set_xlabel("Calibrated confidence")
+        ends = [min(found.stated.min(), found.low.min()), max(found.stated.max(), found.high.max())]
+        axes.plot(ends, ends, color=MUTED, linestyle="dashed", linewidth=1.0)
+        axes.vlines(found.stated, found.low, found.high, color=RULE, linewidth=3.0)
+        size = 4 + 10 * np.sqrt(found.counts / found.counts.max())
+        for x, y, points in zip(found.stated, found.found, size, strict=True):
+            axes.plot([x], [y], "o", color=SERIES[0], markersize=points, markeredgewidth=0)
+        total = int(found.counts.sum())
+        caption = (
+            f"{total:,} candidates in {len(found.counts)} bins of confidence, larger dots hold more: stated from "
+            f"{found.stated.min():.2f} to {found.stated.max():.2f}, found from {found.found.min():.2f} to "
+            f"{found.found.max():.2f}. A perfect confidence lies on the dashed line."
+        )
+        legend = [
+            Markup('<b style="color:var({})">{}</b>{}').format(SENTINELS[colour], glyph, name)
+            for colour, glyph, name in ((SERIES[0], "●", "found"), (MUTED, "╌", "perfect"))
+        ]
+        return picture(figure, "reliability", caption, legend, watermark)
 
 
 def _heat(values: NDArray[np.float64], scale: float) -> NDArray[np.uint8]:
@@ -221,8 +200,6 @@ def _draw_price(axes: Axes, bars: pd.DataFrame) -> str:
     axes.set_title("Close")
     axes.yaxis.set_major_formatter("{x:,g}")
     _date_axis(axes, bars)
-    if not len(bars):
-        return "There are no bars."
     at = thinned(close, POINTS)
     axes.plot(at, close[at], color=MUTED, linewidth=0.9)
     days = nanoseconds(bars["close_utc"])
@@ -245,8 +222,9 @@ def _date_axis(axes: Axes, bars: pd.DataFrame) -> None:
 
 def _curves(title: str, curves: Curves, bars: pd.DataFrame, watermark: str, caption: str) -> Picture:
     legend = []
-    with style.context(["default", STYLE]):
-        figure = Figure(figsize=(INCHES, 3.2))
+    if not curves or not len(bars):
+        return Picture(Markup(), [], caption)
+    with drawing(3.2) as figure:
         axes = figure.subplots()
         axes.set_title(title)
         _date_axis(axes, bars)
@@ -268,31 +246,4 @@ def _curves(title: str, curves: Curves, bars: pd.DataFrame, watermark: str, capt
                     SENTINELS[colour], stroke, name
                 )
             )
-        return _picture(figure, title, caption, legend, bars if curves else bars[:0], watermark)
-
-
-def _picture(
-    figure: Figure, salt: str, caption: str, legend: list[Markup], bars: pd.DataFrame, watermark: str
-) -> Picture:
-    """Turn a figure into an inline SVG: page colours, no addresses, no ids that two pictures share."""
-    if not len(bars):
-        return Picture(Markup(), legend, caption)
-    if watermark:
-        mark = figure.text(0.5, 0.5, watermark, color=MUTED, alpha=0.18, size=30, weight="bold", rotation=18)
-        mark.set(horizontalalignment="center", verticalalignment="center", gid="watermark")
-    figure.patch.set_visible(False)
-    for axes in figure.axes:
-        axes.patch.set_visible(False)
-    stream = io.StringIO()
-    with style.context({"svg.hashsalt": salt}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    head, body = stream.getvalue().split("<svg", 1)[1].split(">", 1)
-    view_box = re.findall(r'viewBox="[^"]+"', head)[0]
-    body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
-    body = body.replace('<g id="watermark"', '<g class="watermark"')
-    body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")
-    body = re.sub(r"\n\s*", "\n", body).strip()
-    for colour, variable in SENTINELS.items():
-        body = body.replace(colour, f"var({variable})")
-    svg = Markup(f'<svg {view_box} role="img" aria-label="{escape(caption)}">{body}')
-    return Picture(svg, legend, caption)
+        return picture(figure, title, caption, legend, watermark)

@@ -38,7 +38,7 @@ from _honesty import (
     timed_sharpe,
 )
 
-from algospace import env, market, performance, planted
+from algospace import env, evidence, market, performance, planted
 from algospace.data.bars import SCHEMA
 from algospace.data.splits import TEST
 from algospace.features import prepared, windows
@@ -198,7 +198,7 @@ def level(venue: market.Venue, first_row: int, entries: Entries, daily: np.ndarr
     bracket_r, random_r = against_random(venue, first_row, entries, seed)
     return found | {
         "gross_sharpe": timed_sharpe(venue, first_row, entries), "bracket_r": bracket_r, "random_r": random_r,
-        "net_sharpe": performance.sharpe(daily, YEAR), "deflated": performance.deflated_sharpe(daily, 1, 0.0),
+        "net_sharpe": performance.sharpe(daily, YEAR), "deflated": evidence.deflated_sharpe(daily, 1, 0.0),
         "net_r_at_costs": {f"{at:g}": float(entries.run(venue, at).net_r.mean()) for at in LADDER},
     }  # fmt: skip
 

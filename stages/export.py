@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from algospace import agents, artefacts, report
+from algospace import agents, artefacts, report, trials
 from algospace.calibration import Calibration
 from algospace.data import bars as bars_module
-from algospace.data.splits import TEST
+from algospace.data.splits import TEST, TRAIN
 from algospace.features.fitted import Fitted
 from algospace.mrms import communication
 from algospace.mrms import model as risk_model
@@ -16,9 +16,8 @@ from algospace.params import RuntimeParams
 from algospace.pipeline import provenance, stage
 from algospace.pipeline.config import load_params
 from algospace.pipeline.settings import load_settings
-from algospace.policy import bundle, evaluation
-from algospace.policy.baselines import baselines
-from algospace.policy.decide import Policy, decide
+from algospace.policy import bundle, evaluation, monitor, outputs, page
+from algospace.policy.decide import Policy
 from algospace.policy.params import ExportParams
 from algospace.rde import model as regime_model
 from algospace.rde.space import Space
@@ -33,11 +32,16 @@ RISK_MODEL = Path("models/mrms/mrms.safetensors")
 COMMUNICATION = Path("models/mrms/communication.safetensors")
 TEAM_MODEL = Path("models/marl/marl.safetensors")
 VALIDATION = Path("metrics/marl.json")
+TRIALS = Path("metrics/trials.jsonl")
 LOCK = Path("requirements.lock")
 BUNDLE = Path("models/bundle")
 INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, SPACE, RISK_MODEL, COMMUNICATION, TEAM_MODEL, LOCK)
 REPORT = Path("reports/report.html")
+EVALUATION = Path("reports/export")
 METRICS = Path("metrics/export.json")
+TEST_USES = (
+    "Test figures are not for selection: export counts in logs/test_uses.jsonl how many bundles these bars have judged."
+)
 
 
 def main() -> None:
@@ -62,25 +66,29 @@ def main() -> None:
         agents.load(weights, header["team"]),
         Calibration(**header["calibration"]),
     )
-    bundle_id = bundle.write(BUNDLE, trained, provenance.of_bundle(prepared_manifest, INPUTS))
+    table = pd.read_parquet(MAIN)
+    bars, split = table[list(bars_module.SCHEMA)], table["split"].to_numpy()
+    seen = monitor.see(trained, bars.iloc[: np.flatnonzero(split == TRAIN)[-1] + 1])
+    bundle_id = bundle.write(
+        BUNDLE,
+        trained,
+        provenance.of_bundle(prepared_manifest, INPUTS)
+        | {"train": monitor.reference(seen), "export": params.model_dump(mode="json")},
+    )
 
     policy, _ = bundle.load(BUNDLE)
-    table = pd.read_parquet(MAIN)
-    first_row = int(np.flatnonzero(table["split"].to_numpy() == TEST)[0])
-    bars = table[list(bars_module.SCHEMA)]
-    replay = decide(policy, bars, trade_from=bars["close_utc"].iloc[first_row])
-    records = {"policy": replay.simulation, **baselines(replay.m5, settings, params, first_row)}
-    summaries = evaluation.summaries(records, replay.m5, settings, params, first_row)
+    tried = trials.judged(trials.read(TRIALS))
+    start = bars["close_utc"].iloc[np.flatnonzero(split == TEST)[0]]
+    found = evaluation.evaluate(policy, bars, params, tried, trade_from=start)
     uses = provenance.count_test_use(bundle_id, prepared_manifest)
-
-    page = evaluation.report_data(
-        replay, records, summaries, prepared_manifest, bundle_id, pd.read_parquet(VECTORS),
-        artefacts.read_json(VALIDATION), first_row,
+    shown = page.report_data(
+        found, page.source(prepared_manifest["source"]), bundle_id, tried, TEST_USES, "test bars",
+        page.validation_rows(artefacts.read_json(VALIDATION)),
     )  # fmt: skip
-    artefacts.write_bytes(REPORT, report.render(page).encode())
-    artefacts.write_json(METRICS, evaluation.export_figures(replay, summaries, table, first_row))
-    headline, sentence = report.verdict(summaries["policy"], {k: v for k, v in summaries.items() if k != "policy"})
-    print(f"{headline}. {sentence}\n{uses}")
+    artefacts.write_bytes(REPORT, report.render(shown).encode())
+    outputs.write(EVALUATION, found)
+    artefacts.write_json(METRICS, outputs.metrics(found, evaluation.parity(found.replay, table)))
+    print(f"{report.words(shown)}\n{uses}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 STAGES = ("prepare", "rde", "mrms", "marl", "export")
 # A module may import those above it only. `pipeline` and `cli` stand outside: stages and cli import the pipeline.
 ORDER = (
-    "errors", "params", "artefacts", "distributed",
+    "errors", "params", "artefacts", "distributed", "drift",
     "data.contracts", "data.params", "data.sessions", "data.rolls", "data.bars", "data.continuous", "data.stamps",
     "data.quality", "data.columns", "data.csv_file", "data.parquet_file", "data.reader", "data.checks",
     "data.agreement", "data.auto", "data.sources", "data.splits", "data.download",
@@ -20,7 +20,8 @@ ORDER = (
     "synergy", "signals", "synthetic", "planted",
     "features.params", "features.prepared", "features.table", "features.census", "features.fitted", "features.windows",
     "features.health", "features.outputs",
-    "market", "performance", "calibration", "nets", "gradient", "training", "ppo", "teams", "plotting",
+    "market", "performance", "evidence", "track_record", "trials", "calibration", "nets", "gradient", "training",
+    "ppo", "teams", "plotting",
     "rde.model", "rde.measures", "rde.persistence", "rde.space", "rde.communication", "rde.params", "rde.examples",
     "rde.fit", "rde.figures", "rde.walk_forward", "rde.engine", "rde.pictures",
     "mrms.params", "mrms.track", "mrms.state", "mrms.stops", "mrms.outcomes", "mrms.model", "mrms.objective",
@@ -29,10 +30,10 @@ ORDER = (
     "env", "parallel_env", "agents", "mappo", "consensus",
     "marl.params", "policy.params", "policy.account", "policy.records", "policy.simulation", "policy.decide",
     "policy.stream", "policy.baselines", "policy.bundle",
-    "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "pictures", "report",
-    "policy.evaluation",
+    "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "svg", "pictures", "report",
+    "policy.breakdown", "policy.evaluation", "policy.monitor", "policy.outputs", "policy.page",
 )  # fmt: skip
-PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings")
+PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings", "experiments")
 
 
 def source(module: str) -> Path | None:
@@ -97,7 +98,7 @@ def test_every_module_has_its_place():
 @pytest.mark.parametrize("module", [*ORDER, *(f"pipeline.{name}" for name in PIPELINE)])
 def test_imports_run_one_way(module):
     above = set(ORDER[: ORDER.index(module)]) if module in ORDER else {"errors", "params", "artefacts", "distributed"}
-    if module == "pipeline.settings":
+    if module in {"pipeline.settings", "pipeline.experiments"}:
         above |= set(ORDER)
     if module.startswith("pipeline."):
         above |= {f"pipeline.{name}" for name in PIPELINE[: PIPELINE.index(module.split(".")[1])]}

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import style
-from matplotlib.figure import Figure
 
-from algospace import performance, pictures, report
+from algospace import pictures, report, svg, track_record
+from algospace.calibration import reliability
 
 ROOT = Path(__file__).resolve().parent.parent
 START = pd.Timestamp("2022-10-03 14:30", tz="UTC")
@@ -50,8 +50,17 @@ def made_up(sessions=20, trades=40, synthetic=True, title="A made-up market", se
     settings = {"periods_per_year": 252.0, "min_trades": 30, "draws": 200, "seed": 42}
     flat = np.full(len(equity), 50_000.0)
     none = np.array([])
+    policy = track_record.summary(equity, r, 100 * r, **settings)
+    known = policy["mean_r"] is not None
+    probability = generator.uniform(0.3, 0.6, 600 if bars.size else 0)
+    group = {"events": 2 * trades, "trades": trades, "net_pnl": float(100 * r.sum()), "win_rate": policy["win_rate"]}
+    group |= {name: policy[name] for name in ("mean_r", "mean_r_low", "mean_r_high")}
+    blank = {"events": 3, "trades": 0, "net_pnl": 0.0} | dict.fromkeys(
+        ("win_rate", "mean_r", "mean_r_low", "mean_r_high")
+    )
     return report.ReportData(
         title=title,
+        bars_name="test bars",
         source={
             "kind": "synthetic" if synthetic else "csv",
             "symbol": "MES",
@@ -62,11 +71,24 @@ def made_up(sessions=20, trades=40, synthetic=True, title="A made-up market", se
         },
         bundle_id="ab" * 32,
         summaries={
-            "policy": performance.summary(equity, r, 100 * r, **settings),
-            "flat": performance.summary(flat, none, none, **settings),
+            "policy": policy,
+            "flat": track_record.summary(flat, none, none, **settings),
         },
+        evidence={
+            "trials": 12,
+            "trials_sharpe_deviation": 0.8,
+            "minimum_backtest_years": 2.81,
+            "overfitting": None,
+            "probabilistic_sharpe": 0.81 if known else None,
+            "deflated_sharpe": 0.34 if known else None,
+            "minimum_sessions": 812.3 if known else None,
+        },
+        why_not={"overfitting": "2 configurations have daily returns, 10 are needed"},
+        difference=None,
         funnel={"bars": len(bars), "synergies": 3 * trades, "trades": trades},
         refusals={"daily trade limit": 2 * trades} if trades else {},
+        breakdowns={"Hour, New York": [{"group": "10:00"} | group, {"group": "11:00"} | blank]},
+        confidence=reliability(probability, generator.random(len(probability)) < probability, seed),
         equity={"policy": (ends, equity), "flat": (ends, flat)},
         decisions=decisions,
         bars=bars,
@@ -160,22 +182,22 @@ def test_references_inside_the_page_exist(html):
 def test_every_picture_says_what_is_seen(html):
     page = Page(html)
     labels = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
-    assert len(labels) == 4
+    assert len(labels) == 5
     assert all(attributes["role"] == "img" for tag, attributes in page.tags if tag == "svg")
     assert "policy" in labels[0]
     assert "%" in labels[1]
-    assert "120 decisions: 40 accepted (20 long, 20 short" in labels[2]
-    assert "100 of 1,560 bars have no regime vector" in labels[3]
+    assert "120 decisions: 40 accepted (20 long, 20 short" in labels[3]
+    assert "600 candidates in" in labels[2]
+    assert "100 of 1,560 bars have no regime vector" in labels[4]
 
 
 def test_pictures_that_look_alike_share_no_identifier():
-    bars, identifiers = made_up().bars, []
+    identifiers = []
     for name in ("one", "other"):
-        with style.context(["default", pictures.STYLE]):
-            figure = Figure()
+        with svg.drawing(3.0) as figure:
             figure.subplots().plot([0, 1])
-            svg = pictures._picture(figure, name, "caption", [], bars, "").svg
-        identifiers.append(set(re.findall(r'\bid="([^"]+)"', svg)))
+            drawn = svg.picture(figure, name, "caption", [], "").svg
+        identifiers.append(set(re.findall(r'\bid="([^"]+)"', drawn)))
     assert all(identifiers)
     assert not identifiers[0] & identifiers[1]
 
@@ -194,13 +216,13 @@ def test_colours_follow_the_page(html):
 def test_synthetic_data_are_marked(synthetic):
     page = Page(report.render(made_up(synthetic=synthetic)))
     marks = page.text.count(report.WATERMARK)
-    assert marks == (5 if synthetic else 0)  # the ribbon and four pictures
+    assert marks == (6 if synthetic else 0)  # the ribbon and five pictures
     assert ("says nothing about a real market" in page.text) == synthetic
 
 
 def test_verdict_comes_first(html):
     text = Page(html).text
-    assert text.index("No evidence of an edge") < text.index("Figures on the test bars")
+    assert text.index("No evidence of an edge") < text.index("After costs unless")
     assert text.index("No evidence of an edge") < 400
 
 
@@ -219,10 +241,21 @@ def test_what_others_named_is_escaped():
         limitations=[evil],
         validation=[{evil: evil}],
         test_uses=evil,
+        bars_name=evil,
+        why_not={"overfitting": evil},
+        breakdowns={evil: [data.breakdowns["Hour, New York"][0] | {"group": evil}]},
+        difference={
+            "name": evil,
+            "id": evil,
+            "sessions": 3,
+            "mean_return": 0.0,
+            "mean_return_low": 0.0,
+            "mean_return_high": 0.0,
+        },
     )
     html = report.render(data)
     assert "<script" not in html
-    assert html.count("&lt;script&gt;") >= 10
+    assert html.count("&lt;script&gt;") >= 15
 
 
 def test_same_bytes_in_other_processes(html):
@@ -256,6 +289,9 @@ def figures(trades=100, mean=None, low=None, high=None, net_return=0.0):
     }
 
 
+PROVEN = {"trials": 12, "deflated_sharpe": 0.97}
+
+
 @pytest.mark.parametrize(
     ("summary", "headline", "words"),
     [
@@ -270,13 +306,67 @@ def figures(trades=100, mean=None, low=None, high=None, net_return=0.0):
     ],
 )
 def test_verdict(summary, headline, words):
-    found = report.verdict(summary, {})
+    found = report.verdict(summary, {}, PROVEN)
     assert found[0] == headline
     assert words in found[1]
 
 
+@pytest.mark.parametrize(
+    ("evidence", "headline", "words"),
+    [
+        ({"trials": 12, "deflated_sharpe": 0.95}, "Evidence of a positive edge", "the probability of skill is 0.95"),
+        ({"trials": 12, "deflated_sharpe": 0.94}, "No evidence of an edge", "may be the luck of the choice"),
+        ({"trials": 1, "deflated_sharpe": None}, "A positive record, not yet corrected", "cannot be told from skill"),
+    ],
+)
+def test_a_positive_record_is_held_against_the_number_of_trials(evidence, headline, words):
+    found = report.verdict(figures(100, 0.2, 0.1, 0.3), {}, evidence)
+    assert found[0].startswith(headline)
+    assert words in found[1]
+    assert report.verdict(figures(100, -0.2, -0.3, -0.1), {}, evidence)[0] == "Evidence of a loss"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"), [(0.0001, 0.0003, "better"), (-0.0003, -0.0001, "worse"), (-0.0001, 0.0003, "not dist")]
+)
+def test_two_policies_are_compared_session_by_session(low, high, words):
+    found = {"name": "other policy", "id": "cd" * 32, "sessions": 20, "mean_return": 0.0002}
+    data = dataclasses.replace(made_up(), difference=found | {"mean_return_low": low, "mean_return_high": high})
+    text = Page(report.render(data)).text
+    assert "that of “other policy” (cdcdcdcdcdcd) by +2.00 basis points" in text
+    assert f"+3.00): {words}" in text or f"−1.00): {words}" in text
+
+
+def test_intervals_stand_under_their_figures(html):
+    text = Page(html).text
+    policy = made_up().summaries["policy"]
+    for name, label in (("sharpe", "Sharpe"), ("profit_factor", "Profit factor")):
+        value, low, high = (f"{policy[name + end]:.2f}".replace("-", "−") for end in ("", "_low", "_high"))
+        assert f"{label} {value} {low} to {high} –" in text
+
+
+def test_a_figure_that_is_missing_says_why(html):
+    assert "Probability of overfitting – 2 configurations have daily returns, 10 are needed" in Page(html).text
+
+
+def test_groups_without_enough_trades_have_no_ratio(html):
+    text = Page(html).text
+    assert "11:00 3 0 – – –" in text
+    assert html.count('class="span"><div') == 1
+
+
+def test_calibration_is_judged_by_what_chance_explains():
+    probability = np.random.default_rng(1).uniform(0.2, 0.8, 2000)
+    happened = np.random.default_rng(2).random(2000)
+    fair = report._calibration(reliability(probability, happened < probability, 0))
+    assert fair.endswith("within what chance explains.")
+    off = report._calibration(reliability(probability, happened < probability - 0.2, 0))
+    assert off.endswith("worse than chance explains.")
+    assert "too few" in report._calibration(reliability(probability[:400], happened[:400] < 0.5, 0))
+
+
 def test_verdict_of_too_few_events_names_no_mean():
-    _, sentence = report.verdict(figures(12, net_return=0.03), {"flat": figures(0)})
+    _, sentence = report.verdict(figures(12, net_return=0.03), {"flat": figures(0)}, PROVEN)
     assert " R " not in sentence
     assert "Net return +3.00\u00a0%, against +0.00\u00a0% for “flat”." in sentence
 
@@ -290,7 +380,7 @@ def test_verdict_of_too_few_events_names_no_mean():
     ],
 )
 def test_verdict_compares_with_baselines_by_their_intervals(baseline, relation):
-    _, sentence = report.verdict(figures(100, 0.2, 0.1, 0.3), {"flat": figures(0), "random": baseline})
+    _, sentence = report.verdict(figures(100, 0.2, 0.1, 0.3), {"flat": figures(0), "random": baseline}, PROVEN)
     assert relation in sentence
     assert "of “flat”" not in sentence  # nothing to compare with: it made no trade
 
@@ -320,13 +410,6 @@ def test_dates_of_integer_and_datetime_stamps_agree():
     nanos = pictures.nanoseconds(times)
     assert (pictures.nanoseconds(nanos) == nanos).all()
     assert [pictures.day_of(time) for time in nanos] == ["2022-10-03", "2022-10-04"]
-
-
-def test_figures_beyond_the_known_ones_are_shown():
-    data = made_up()
-    policy = {**data.summaries["policy"], "cost_share": 0.3125}
-    page = Page(report.render(dataclasses.replace(data, summaries={**data.summaries, "policy": policy})))
-    assert "Cost share 0.3125 –" in page.text
 
 
 def test_a_long_test_period_stays_small():

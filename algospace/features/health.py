@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from algospace import artefacts
+from algospace import artefacts, drift
 from algospace.data.bars import to_ms
 from algospace.data.splits import TEST, TRAIN
 from algospace.features import fitted as fitted_module
@@ -19,10 +19,7 @@ from algospace.features.prepared import RegimeRows
 
 SAMPLE = 200_000  # rows looked at, at most: every k-th
 CORRELATED = 0.98
-BINS = 10  # of the population stability index, equally full on train
-DRIFTED = 0.25  # a PSI above is commonly taken for another population
 MIN_ROWS = 200  # of a quarter that is judged
-_FLOOR = 1e-4  # share that an empty bin counts as
 
 
 def inspect(main: Path, regime: RegimeRows, fitted: Fitted) -> dict[str, Any]:
@@ -55,7 +52,9 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "correlated_pairs": len(found["correlated"]),
         "max_psi": {quarter: max(scores.values()) for quarter, scores in found["drift"].items()},
-        "drifted_inputs": {q: sum(psi > DRIFTED for psi in scores.values()) for q, scores in found["drift"].items()},
+        "drifted_inputs": {
+            quarter: sum(psi > drift.DRIFTED for psi in scores.values()) for quarter, scores in found["drift"].items()
+        },
     }
 
 
@@ -90,15 +89,4 @@ def _correlated(train: np.ndarray, names: list[str]) -> list[list[Any]]:
 
 
 def _psi(train: np.ndarray, other: np.ndarray) -> list[float]:
-    scores = []
-    for column in range(train.shape[1]):
-        edges = np.unique(np.quantile(train[:, column], np.linspace(0, 1, BINS + 1)))
-
-        def shares(x: np.ndarray, edges: np.ndarray = edges) -> np.ndarray:
-            # Between two edges, and on each of them: a value that train has often is a bin of its own.
-            bins = np.searchsorted(edges, x, side="left") + np.searchsorted(edges, x, side="right")
-            return np.maximum(np.bincount(bins, minlength=2 * edges.size + 1) / len(x), _FLOOR)
-
-        p, q = shares(train[:, column]), shares(other[:, column])
-        scores.append(round(float(((q - p) * np.log(q / p)).sum()), 4))
-    return scores
+    return [round(drift.compare(drift.reference(old), new).psi, 4) for old, new in zip(train.T, other.T, strict=True)]

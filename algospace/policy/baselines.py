@@ -11,12 +11,14 @@ from algospace.policy.decide import Settings, synergy_rows
 from algospace.policy.params import ExportParams
 from algospace.policy.simulation import TRADE_COLUMNS, Order, Simulation, simulate
 
+HOLD = "buy and hold"
+
 
 def baselines(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int) -> dict[str, Simulation]:
     """Never trading; holding one position from the first bar to the last; every synergy with fixed risk."""
     return {
         "flat": _untraded(m5, np.full(len(m5), settings.market.account.equity), first_row),
-        "buy and hold": buy_and_hold(m5, settings, params, first_row),
+        HOLD: buy_and_hold(m5, settings, params, first_row),
         "every synergy, fixed risk": every_synergy(m5, settings, params, first_row),
     }
 

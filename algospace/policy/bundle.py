@@ -160,6 +160,13 @@ def load(directory: Path) -> tuple[Policy, dict[str, Any]]:
     return policy, manifest
 
 
+def provenance(manifest: dict[str, Any], key: str) -> Any:
+    """An entry of the manifest's provenance; `BundleError` where the bundle has none."""
+    if key not in manifest["provenance"]:
+        raise BundleError(f"{MANIFEST}: provenance.{key}: expected this entry, found none; export the bundle anew")
+    return manifest["provenance"][key]
+
+
 def _check_widths(policy: Policy) -> None:
     """Refuse parts of different policies: what one part writes must have the shape that the next one reads."""
     reference, regime, tactical = policy.fitted

@@ -1,45 +1,172 @@
-"""Judge what a policy did: its track record beside baselines, its funnel, its refusals, its report."""
+"""Judge what a policy did on a stretch of bars: its track record beside baselines and chance, and how sure that is."""
 
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from algospace import market, performance
-from algospace.policy.baselines import cost_ladder, random_traders
-from algospace.policy.decide import Replay, Settings
+from algospace import evidence, market, performance, track_record
+from algospace.calibration import Reliability, reliability
+from algospace.data import sessions
+from algospace.data.contracts import Contract
+from algospace.errors import InputError
+from algospace.features import table as table_module
+from algospace.features import windows
+from algospace.features.windows import Rows
+from algospace.marl import exams
+from algospace.mrms.proposal import propose
+from algospace.mrms.state import states
+from algospace.policy.baselines import HOLD, baselines, cost_ladder, random_traders
+from algospace.policy.breakdown import breakdowns, closed_trades, funnel, refusals
+from algospace.policy.decide import Policy, Replay, Settings, decide, regimes
 from algospace.policy.params import ExportParams
-from algospace.policy.records import Decision
 from algospace.policy.simulation import Simulation
-from algospace.report import ReportData
+from algospace.trials import Trials
 
-SESSIONS_PER_YEAR = 252
+POLICY, AGAINST = "policy", "other policy"  # names of the judged record, and of the one it is held against
+PICTURED = 1200  # regime vectors
 LADDER = (0.0, 0.5, 1.0, 2.0)  # times the contract's costs
 
 
-def summaries(
-    records: Mapping[str, Simulation], m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int
-) -> dict[str, dict[str, Any]]:
-    """Track record of each simulation over one table of bars, and how it stands to chance."""
-    return {
-        name: track_record(simulation, params, settings.seed)
-        | beside_chance(simulation, m5, settings, params, first_row, settings.seed)
-        for name, simulation in records.items()
-    }
+class Evaluation(NamedTuple):
+    """What is known of a policy on a stretch of bars."""
+
+    settings: Settings
+    params: ExportParams
+    replay: Replay
+    first_row: int  # of the replay's feature table that counts; earlier rows have warmed the features up
+    records: dict[str, Simulation]  # `POLICY` first, `AGAINST` next where there is one, then the baselines
+    summaries: dict[str, dict[str, Any]]  # of each record
+    evidence: dict[str, Any]  # what the policy's Sharpe ratio is worth
+    funnel: dict[str, int]
+    refusals: dict[str, int]
+    breakdowns: dict[str, list[dict[str, Any]]]
+    confidence: Reliability  # of the calibrated confidence, on every candidate
+    regimes: pd.DataFrame  # see `regime_vectors`
+    difference: dict[str, Any] | None  # to the other policy, session by session
 
 
-def track_record(simulation: Simulation, params: ExportParams, seed: int) -> dict[str, Any]:
-    """Statistics of a simulation's closed trades and of its equity at session ends."""
-    curve, trades = simulation.equity, simulation.trades
-    closed = trades[trades["exit_reason"] != market.EXITS[market.OPEN]]
-    ends = curve.groupby("session_id", sort=True)["equity"].last().to_numpy()
-    equity = np.concatenate([curve["equity"].to_numpy()[:1], ends])
-    return performance.summary(
-        equity, closed["net_r"].to_numpy(np.float64), closed["pnl"].to_numpy(np.float64), SESSIONS_PER_YEAR,
-        params.min_trades, params.bootstrap_draws, seed,
+def evaluate(
+    policy: Policy,
+    bars: pd.DataFrame,
+    params: ExportParams,
+    tried: Trials,
+    trade_from: pd.Timestamp | None = None,
+    against: Policy | None = None,
+) -> Evaluation:
+    """Replay a policy over bars and judge what came of it.
+
+    Parameters
+    ----------
+    policy, against
+        The judged one, and another that trades the same bars under the judged one's contract and costs.
+    bars
+        See `algospace.data.bars`; those before ``trade_from`` only warm the features up.
+    tried
+        How many configurations the policy was chosen among.
+
+    Raises
+    ------
+    InputError
+        If no bar closes at ``trade_from`` or later.
+    """
+    settings = policy.settings
+    if trade_from is not None and not (bars["close_utc"] >= trade_from).any():
+        raise InputError(
+            f"expected bars from {trade_from} on, found none; the last closes {bars['close_utc'].iloc[-1]}"
+        )
+    replay = decide(policy, bars, trade_from)
+    m5 = replay.m5
+    first_row = 0 if trade_from is None else int(np.searchsorted(m5["close_utc"], trade_from))
+    records = {POLICY: replay.simulation}
+    if against is not None:
+        same = against.settings._replace(contract=settings.contract, market=settings.market)
+        records[AGAINST] = decide(against._replace(settings=same), bars, trade_from).simulation
+    records |= baselines(m5, settings, params, first_row)
+    table = table_module.build(bars, settings.contract, settings.indicators, settings.gate1, policy.fitted.reference)
+    rows = windows.rows(table, policy.fitted)
+    whole = windows.complete(rows, settings.features)
+    found = {name: summary(name, record, m5, settings, params, first_row) for name, record in records.items()}
+    return Evaluation(
+        settings, params, replay, first_row, records, found,
+        evidence_of(replay.simulation, settings.contract, params, tried), funnel(replay, first_row),
+        refusals(replay.records), breakdowns(replay, params, settings.seed),
+        confidence_on_candidates(policy, m5, rows, whole, first_row),
+        regime_vectors(policy, table.m30, rows, whole, first_row),
+        None if against is None else difference(records[POLICY], records[AGAINST], params, settings.seed),
     )  # fmt: skip
+
+
+def sessions_per_year(contract: Contract, curve: pd.DataFrame) -> float:
+    """Sessions a year by the contract's calendar, over the calendar years that a record touches."""
+    first, last = (int(curve["session_id"].iloc[k]) // 10_000 for k in (0, -1))
+    listed = sessions.sessions(contract.calendar, f"{first}-01-01", f"{last}-12-31")
+    return len(listed) / (last - first + 1)
+
+
+def equity_of(simulation: Simulation) -> np.ndarray:
+    """Capital at the start, then at each session's end: (sessions + 1,)."""
+    curve = simulation.equity
+    ends = curve.groupby("session_id", sort=True)["equity"].last().to_numpy()
+    return np.concatenate([curve["equity"].to_numpy()[:1], ends])
+
+
+def summary(
+    name: str, simulation: Simulation, m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int
+) -> dict[str, Any]:
+    """Figures of one record: `track_record.summary`, gross result and activity, and how it stands to chance."""
+    closed = closed_trades(simulation.trades)
+    per_year = sessions_per_year(settings.contract, simulation.equity)
+    found: dict[str, Any] = track_record.summary(
+        equity_of(simulation), closed["net_r"].to_numpy(np.float64), closed["pnl"].to_numpy(np.float64), per_year,
+        params.min_trades, params.bootstrap_draws, settings.seed,
+    )  # fmt: skip
+    found |= activity(simulation, settings, params, per_year)
+    if name == HOLD:  # it has no trade that closes, and costs that no bracket counts
+        found |= {"exposure": 1.0, "turnover": None, "gross_return": None, "costs": None}
+    return found | beside_chance(simulation, m5, settings, params, first_row, settings.seed)
+
+
+def with_costs(trades: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Trades with ``commission``, ``slippage`` and ``gross_pnl``, in USD, in place of ``costs``.
+
+    Gross is what the same fills earn at prices without slippage and without commission: a slippage for each order that
+    is no target. Net is gross minus both.
+    """
+    costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
+    orders = 2 - (trades["exit_reason"] == market.EXITS[market.TARGET]).astype(np.int64)
+    slippage = orders * costs.slippage * trades["units"].astype(np.float64) * costs.point_value
+    commission = trades["costs"].astype(np.float64)
+    gross = trades["pnl"].astype(np.float64) + commission + slippage
+    return trades.drop(columns="costs").assign(commission=commission, slippage=slippage, gross_pnl=gross)
+
+
+def activity(
+    simulation: Simulation, settings: Settings, params: ExportParams, per_year: float
+) -> dict[str, float | None]:
+    """What the trades come to before costs, what the costs take, and how much is held and turned over.
+
+    ``gross_return`` is gross P&L over the first equity, ``costs`` in USD, ``cost_share`` the costs over the sum of what
+    the winners earn before costs, ``exposure`` the share of bars with a position, ``turnover`` the value bought and
+    sold over the mean equity, a year.
+    """
+    curve = simulation.equity
+    trades = with_costs(closed_trades(simulation.trades), settings)
+    gross = trades["gross_pnl"].to_numpy(np.float64)
+    costs = float((trades["commission"] + trades["slippage"]).sum())
+    gains = float(gross[gross > 0].sum())
+    units = trades["units"].to_numpy(np.float64) * settings.contract.point_value
+    value = float((units * (trades["entry"] + trades["exit"]).to_numpy(np.float64)).sum())
+    years = curve["session_id"].nunique() / per_year
+    return performance.rounded(
+        {
+            "gross_return": float(gross.sum()) / float(curve["equity"].iloc[0]),
+            "costs": costs,
+            "cost_share": costs / gains if gains > 0 and len(trades) >= params.min_trades else None,
+            "exposure": float(simulation.trades["bars"].sum()) / len(curve),
+            "turnover": value / float(curve["equity"].mean()) / years,
+        }
+    )
 
 
 def beside_chance(
@@ -47,7 +174,7 @@ def beside_chance(
 ) -> dict[str, float | None]:
     """How the closed trades stand to random traders', and what they earn at other costs; None for too few."""
     names = ["random_mean_r", "random_percentile", "random_p_value", *(f"mean_r_costs_x{x:g}" for x in LADDER)]
-    closed = simulation.trades[simulation.trades["exit_reason"] != market.EXITS[market.OPEN]]
+    closed = closed_trades(simulation.trades)
     if len(closed) < params.min_trades:
         return dict.fromkeys(names)
     chance = random_traders(closed, m5, settings, first_row, params.random_draws, seed)
@@ -55,108 +182,81 @@ def beside_chance(
     return performance.rounded(dict(zip(names, (*chance, *ladder.values()), strict=True)))
 
 
-def funnel(replay: Replay, first_row: int) -> dict[str, int]:
-    """How many of the bars survive each gate."""
-    m5 = replay.m5.iloc[first_row:]
-    judged = [r for r in replay.records if "consensus" in r]
-    agreed = [r for r in judged if r["consensus"]["action"] == "with"]
-    return {
-        "bars": len(m5),
-        "signals": int((m5["candidate_direction"] != 0).sum()),
-        "synergies": len(replay.records),
-        "judged": len(judged),
-        "consensus": len(agreed),
-        "gate 2": sum(r["decision"] == "trade" for r in replay.records),
-        "trades": len(replay.simulation.trades),
+def evidence_of(simulation: Simulation, contract: Contract, params: ExportParams, tried: Trials) -> dict[str, Any]:
+    """What the Sharpe ratio of a record is worth; None where there are too few trades or trials to say.
+
+    ``probabilistic_sharpe`` is the probability that the true ratio is above zero, ``deflated_sharpe`` above what the
+    best of so many worthless trials shows, ``minimum_sessions`` how many sessions like these would make the first 0.95;
+    ``overfitting`` is the probability that the best of the trials on validation was luck.
+    """
+    returns = performance.simple_returns(equity_of(simulation))
+    found: dict[str, Any] = {
+        "trials": tried.tried,
+        "trials_sharpe_deviation": tried.deviation,
+        "minimum_backtest_years": evidence.minimum_backtest_years(tried.tried),
+        "overfitting": tried.overfitting,
+        "probabilistic_sharpe": None,
+        "deflated_sharpe": None,
+        "minimum_sessions": None,
     }
+    if len(closed_trades(simulation.trades)) < params.min_trades:
+        return performance.rounded(found)
+    ratio, n, skewness, kurtosis = evidence.moments(returns)
+    if not np.isnan(ratio):
+        found["probabilistic_sharpe"] = evidence.probabilistic_sharpe(ratio, n, skewness, kurtosis)
+        found["minimum_sessions"] = evidence.minimum_track_length(returns)
+    if tried.deviation is not None:
+        of_a_session = tried.deviation / np.sqrt(sessions_per_year(contract, simulation.equity))
+        found["deflated_sharpe"] = evidence.deflated_sharpe(returns, tried.tried, of_a_session)
+    return performance.rounded(found)
 
 
-def refusals(records: list[Decision]) -> dict[str, int]:
-    """How often each reason was given, most frequent first."""
-    counts = Counter(reason for record in records for reason in record["reasons"])
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+def confidence_on_candidates(
+    policy: Policy, m5: pd.DataFrame, rows: Rows, whole: np.ndarray, first_row: int
+) -> Reliability:
+    """Compare the calibrated confidence with what happened on every candidate, each with a fresh account.
+
+    Candidates are all bars with a signal, completed synergies or not: of the synergies alone there are too few.
+    ``whole`` bool (n5,) says where the windows are.
+    """
+    settings = policy.settings
+    wanted = (m5["candidate_direction"].to_numpy() != 0) & whole
+    wanted[:first_row] = False
+    ends = np.flatnonzero(wanted)
+    if not len(ends):
+        return reliability(np.empty(0), np.empty(0, bool), settings.seed)
+    events = m5.iloc[ends]
+    regime = regimes(policy.rde, rows, ends, settings.features)
+    proposal = propose(policy.mrms, states(events, regime), events, settings.contract.tick)
+    given = exams.material(m5, ends, rows, regime, proposal, settings, "cpu")
+    judged = exams.judge(policy.team, given, settings)
+    return exams.worth(judged, given.candidates, policy.calibration, settings.seed)
+
+
+def regime_vectors(policy: Policy, m30: pd.DataFrame, rows: Rows, whole: np.ndarray, first_row: int) -> pd.DataFrame:
+    """Regime vectors (``close_utc``, ``regime_0`` ..) from ``first_row`` on, of half hours whose window is whole.
+
+    At most `PICTURED` of them, evenly spaced: they are there to be looked at.
+    """
+    ends = first_row + np.flatnonzero(whole[first_row:])
+    newest, at = np.unique(rows.m30_row[ends], return_index=True)
+    kept = np.unique(np.linspace(0, len(at) - 1, min(len(at), PICTURED)).astype(np.intp))
+    vectors = regimes(policy.rde, rows, ends[at[kept]], policy.settings.features)
+    table = pd.DataFrame(vectors, columns=[f"regime_{k}" for k in range(vectors.shape[1])])
+    table.insert(0, "close_utc", m30["close_utc"].to_numpy()[newest[kept]])
+    return table
+
+
+def difference(ours: Simulation, theirs: Simulation, params: ExportParams, seed: int) -> dict[str, Any]:
+    """Mean difference of session returns with its 95 % interval, paired: both met the same sessions."""
+    returns = [performance.simple_returns(equity_of(record)) for record in (ours, theirs)]
+    paired = returns[0] - returns[1]
+    found: dict[str, Any] = {"sessions": len(paired), "mean_return": float(paired.mean())}
+    bounds = track_record.interval("mean_return", paired, lambda x: x.mean(axis=-1), params.bootstrap_draws, seed)
+    return performance.rounded(found | bounds)
 
 
 def parity(replay: Replay, prepared: pd.DataFrame) -> bool:
     """Whether the bundle's road from bars to features gave what `prepare` gave, to the last bit."""
     columns = list(replay.m5.columns)
     return set(columns) <= set(prepared.columns) and bool(replay.m5.equals(prepared[columns]))
-
-
-def export_figures(
-    replay: Replay, summaries: dict[str, dict[str, Any]], prepared: pd.DataFrame, first_row: int
-) -> dict[str, Any]:
-    """The metrics of the test bars: not for selection."""
-    return {
-        "test": {name.replace(", ", "_").replace(" ", "_"): figures for name, figures in summaries.items()},
-        "funnel": {name.replace(" ", "_"): count for name, count in funnel(replay, first_row).items()},
-        "feature_parity": parity(replay, prepared),
-    }
-
-
-def report_data(
-    replay: Replay,
-    simulations: dict[str, Simulation],
-    summaries: dict[str, dict[str, Any]],
-    manifest: dict[str, Any],
-    bundle_id: str,
-    vectors: pd.DataFrame,
-    validation: dict[str, Any],
-    first_row: int,
-) -> ReportData:
-    """Gather what the report shows of a replay; ``manifest`` is that of the prepared data."""
-    bars = replay.m5.iloc[first_row:]
-    known = int(np.searchsorted(vectors["close_utc"], bars["close_utc"].iloc[0], side="right"))
-    return ReportData(
-        title=f"{manifest['contract']['symbol']}: the exported policy on the test bars",
-        source=manifest["source"]
-        | {
-            "files": [f"{file['path']} (sha256 {file['sha256']})" for file in manifest["source"]["files"]],
-            "symbol": manifest["contract"]["symbol"],
-            "first": manifest["splits"]["test_first"],
-            "last": manifest["splits"]["test_last"],
-            "is_synthetic": manifest["source"]["kind"] == "synthetic",
-        },
-        bundle_id=bundle_id,
-        summaries=summaries,
-        funnel=funnel(replay, first_row),
-        refusals=refusals(replay.records),
-        equity={
-            name: (simulation.equity["close_utc"].to_numpy(), simulation.equity["equity"].to_numpy())
-            for name, simulation in simulations.items()
-        },
-        decisions=_decisions(replay),
-        bars=bars[["close_utc", "close"]].reset_index(drop=True),
-        regimes=vectors.iloc[max(known - 1, 0) :].reset_index(drop=True),
-        validation=[
-            {"candidates of": half, "weights": weights} | validation[half][weights]
-            for half in ("select", "report")
-            for weights in ("initial", "trained")
-        ],
-        limitations=LIMITATIONS,
-        test_uses="Test figures are not for selection: export counts in logs/test_uses.jsonl how many bundles "
-        "these bars have judged. The number of configurations tried is not recorded yet.",
-    )
-
-
-def _decisions(replay: Replay) -> pd.DataFrame:
-    trades = replay.simulation.trades
-    net_r = dict(zip(trades["event"], trades["net_r"], strict=True))
-    return pd.DataFrame(
-        {
-            "close_utc": pd.to_datetime([r["time"] for r in replay.records], utc=True),
-            "direction": [1 if r["direction"] == "long" else -1 for r in replay.records],
-            "accepted": [r["decision"] == "trade" for r in replay.records],
-            "reasons": ["; ".join(r["reasons"]) for r in replay.records],
-            "price": [r["price"] for r in replay.records],
-            "net_r": [net_r.get(k, np.nan) for k in range(len(replay.records))],
-            "confidence": [r["consensus"]["probability"] if "consensus" in r else np.nan for r in replay.records],
-        }
-    )
-
-
-LIMITATIONS = (
-    "One market and one split. Several seeds, and walk-forward folds, are judged on validation (metrics/marl.json).",
-    "Regime vectors and proposals of the first block of train come from models that knew what came later.",
-    "Intervals resample the trades of one path; they do not cover the choice of this market.",
-)

@@ -1,0 +1,100 @@
+"""Whether new observations come from another population than old ones: the population stability index.
+
+A reference keeps, of each variable, the deciles of the old values and the shares that fell into them, so that new
+values can be compared without the old ones. Pure functions.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import chdtri
+
+BINS = 10  # equally full on the reference
+BLOCKS = 5  # of the reference, one after the other
+DRIFTED = 0.25  # a PSI above is commonly taken for another population
+CHANCE = 0.01  # probability with which independent draws from one population exceed the bound of their number
+_FLOOR = 1e-4  # share that an empty bin counts as
+
+
+class Drift(NamedTuple):
+    """How far one variable has moved."""
+
+    psi: float
+    bound: float  # above it the variable has drifted
+    values: int  # new ones that could be judged
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the index exceeds its bound."""
+        return self.psi > self.bound
+
+
+def reference(values: np.ndarray) -> dict[str, Any]:
+    """Edges, shares and number of the finite ones of old values (n,), in time order; ready for JSON.
+
+    ``within`` is how far the old values move by themselves: the largest index of a fifth of them against the rest.
+    """
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    edges = np.unique(np.quantile(finite, np.linspace(0, 1, BINS + 1))) if finite.size else np.empty(0)
+    within = 0.0
+    if finite.size >= BLOCKS * BINS:
+        blocks = np.array_split(finite, BLOCKS)
+        for k, block in enumerate(blocks):
+            rest = np.concatenate(blocks[:k] + blocks[k + 1 :])
+            within = max(within, stability_index(shares(rest, edges), shares(block, edges)))
+    return {
+        "edges": edges.tolist(), "shares": shares(finite, edges).tolist(), "count": int(finite.size), "within": within,
+    }  # fmt: skip
+
+
+def shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Share of values (n,) below, on and between the edges: (2 edges + 1,).
+
+    A value that the reference has often is an edge of its own, hence a bin of its own.
+    """
+    bins = np.searchsorted(edges, values, side="left") + np.searchsorted(edges, values, side="right")
+    found: np.ndarray = np.bincount(bins, minlength=2 * edges.size + 1) / max(len(values), 1)
+    return found
+
+
+def stability_index(old: np.ndarray, new: np.ndarray) -> float:
+    """Population stability index of two vectors of shares: ``sum (q - p) ln(q / p)``; an empty bin counts as 1e-4."""
+    p, q = (np.maximum(share, _FLOOR) for share in (old, new))
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def compare(old: Mapping[str, Any], values: np.ndarray) -> Drift:
+    """Compare new values (n,) with the `reference` of a variable; what is not finite is left out.
+
+    The bound is 0.25, or how far the old values moved by themselves (``within``), or what chance exceeds once in a
+    hundred times with so few values, whichever is largest. Under one population and with independent values, PSI /
+    (1/n + 1/m) has about the chi-squared distribution with one degree of freedom fewer than there are bins (Yurdakul
+    2018).
+    """
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not finite.size or not old["count"]:
+        return Drift(0.0, DRIFTED, int(finite.size))
+    before = np.array(old["shares"])
+    psi = stability_index(before, shares(finite, np.array(old["edges"])))
+    bound = max(old["within"], _bound(int((before > 0).sum()), old["count"], finite.size))
+    return Drift(psi, bound, int(finite.size))
+
+
+def reference_share(happened: int, count: int) -> dict[str, Any]:
+    """Reference of how often something happened among so many occasions."""
+    return {"share": happened / count if count else 0.0, "count": count}
+
+
+def compare_share(old: Mapping[str, Any], happened: int, count: int) -> Drift:
+    """Compare how often something happens now with its `reference_share`: the index of the two outcomes."""
+    if not count or not old["count"]:
+        return Drift(0.0, DRIFTED, count)
+    before, now = (np.array([share, 1 - share]) for share in (old["share"], happened / count))
+    return Drift(stability_index(before, now), _bound(2, old["count"], count), count)
+
+
+def _bound(bins: int, old: int, new: int) -> float:
+    return max(DRIFTED, float(chdtri(max(bins - 1, 1), CHANCE)) * (1 / old + 1 / new))

@@ -1,0 +1,138 @@
+"""What was tried here: the configurations of the workspace, of the last commit and of DVC's experiments on it."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from algospace.errors import InputError
+from algospace.trials import Trial, changes, config_hash
+
+PARAMS = "params.yaml"
+METRICS = "metrics/marl.json"
+SHARPE = ("report", "trained", "sharpe")  # where METRICS has the annual Sharpe ratio of the reporting half
+DAILY = "metrics/curves/marl/validation_daily.tsv"  # its daily net R: a row a session, a column a seed
+LOCK = "dvc.lock"
+STAGES = ("prepare", "rde", "mrms", "marl")  # what a validation figure comes from
+
+Read = Callable[[str], str | None]  # a file of a revision, None where it has none
+
+
+class Found(NamedTuple):
+    """What was found."""
+
+    trials: list[Trial]
+    left_out: int  # runs that had not come to the end of `marl` with their own params, or hold no Sharpe ratio
+
+
+def collect(root: Path, all_commits: bool = False) -> Found:
+    """Gather the configurations that were run to the end of `marl`: one trial each, the last commit's first.
+
+    Parameters
+    ----------
+    root
+        The project: a folder with ``params.yaml``, ``dvc.yaml`` and ``dvc.lock``.
+    all_commits
+        Of every commit, with its experiments, instead of the last one.
+
+    Raises
+    ------
+    InputError
+        If DVC cannot list the experiments of ``root``.
+    """
+    command = ["dvc", "exp", "show", "--json", *(["--all-commits"] if all_commits else [])]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise InputError(f"{root}: expected the command dvc, found none; install algospace with DVC") from None
+    if done.returncode != 0:
+        found = " ".join(done.stderr.split())[-200:] or f"exit code {done.returncode}"
+        raise InputError(f"{root}: expected a DVC repository inside git, found: {found}")
+    listed = list(_revisions(json.loads(done.stdout)))
+    base = next((params for name, _, params in listed if name != "workspace"), {})
+    trials: dict[str, Trial] = {}
+    left_out = 0
+    for name, revision, params in [*listed[1:], *listed[:1]]:  # the workspace, which is listed first, has no name
+        read = _of_workspace(root) if revision == "workspace" else _of_revision(root, revision)
+        trial = _trial(name, params, base, read) if _finished(read(LOCK), params) else None
+        if trial is None:
+            left_out += 1
+        else:
+            trials.setdefault(trial.config, trial)
+    return Found(list(trials.values()), left_out)
+
+
+def _revisions(shown: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Name, revision and params of each row of ``dvc exp show --json``; rows that DVC could not read are left out."""
+    for row in shown:
+        nested = [entry for experiment in row.get("experiments") or [] for entry in experiment.get("revs") or []]
+        for entry in (row, *nested):
+            params = ((entry.get("data") or {}).get("params") or {}).get(PARAMS, {}).get("data")
+            if isinstance(params, dict):
+                yield entry.get("name") or entry["rev"][:7], entry["rev"], params
+
+
+def _of_revision(root: Path, revision: str) -> Read:
+    def read(path: str) -> str | None:
+        done = subprocess.run(
+            ["git", "show", f"{revision}:./{path}"], cwd=root, capture_output=True, text=True, check=False
+        )
+        return done.stdout if done.returncode == 0 else None
+
+    return read
+
+
+def _of_workspace(root: Path) -> Read:
+    def read(path: str) -> str | None:
+        return (root / path).read_text(encoding="utf-8") if (root / path).is_file() else None
+
+    return read
+
+
+def _finished(lock: str | None, params: Mapping[str, Any]) -> bool:
+    """Whether the lock's last run of every stage up to `marl` was with these params.
+
+    An experiment that stopped earlier carries the metrics of another configuration.
+    """
+    stages = (yaml.safe_load(lock or "") or {}).get("stages") or {}
+    if not set(STAGES) <= set(stages):
+        return False
+    ran = [stages[stage].get("params", {}).get(PARAMS, {}) for stage in STAGES]
+    return all(_same(params.get(section), value) for sections in ran for section, value in sections.items())
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    """Equality, a number in exponent notation (text to YAML 1.1) included."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        return set(ours) == set(theirs) and all(_same(ours[key], theirs[key]) for key in ours)
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return len(ours) == len(theirs) and all(map(_same, ours, theirs))
+    if isinstance(ours, int | float) and isinstance(theirs, str):
+        try:
+            return float(theirs) == ours
+        except ValueError:
+            return False
+    return bool(ours == theirs)
+
+
+def _trial(name: str, params: Mapping[str, Any], base: Mapping[str, Any], read: Read) -> Trial | None:
+    value: Any = json.loads(read(METRICS) or "{}")
+    for key in SHARPE:
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, int | float):
+        return None
+    sessions, daily = _daily(read(DAILY))
+    return Trial(config_hash(params), name, value, changes(params, base), sessions, daily)
+
+
+def _daily(table: str | None) -> tuple[list[int], dict[str, list[float]] | None]:
+    lines = [line.split("\t") for line in (table or "").splitlines()]
+    if len(lines) < 2:
+        return [], None
+    names, *rows = lines
+    columns = list(zip(*rows, strict=True))
+    sessions = [int(columns[0][0]), int(columns[0][-1])]
+    return sessions, {name: list(map(float, column)) for name, column in zip(names[1:], columns[1:], strict=True)}
