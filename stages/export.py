@@ -8,7 +8,7 @@ import pandas as pd
 from algospace import agents, artefacts, report
 from algospace.calibration import Calibration
 from algospace.data import bars as bars_module
-from algospace.data.splits import TEST
+from algospace.data.splits import REPORT, TEST
 from algospace.features.fitted import Fitted
 from algospace.mrms import communication
 from algospace.mrms import model as risk_model
@@ -16,7 +16,7 @@ from algospace.params import RuntimeParams
 from algospace.pipeline import provenance, stage
 from algospace.pipeline.config import load_params
 from algospace.pipeline.settings import load_settings
-from algospace.policy import bundle, evaluation
+from algospace.policy import bundle, evaluation, golden, graphs
 from algospace.policy.baselines import baselines
 from algospace.policy.decide import Policy, decide
 from algospace.policy.params import ExportParams
@@ -35,8 +35,8 @@ TEAM_MODEL = Path("models/marl/marl.safetensors")
 VALIDATION = Path("metrics/marl.json")
 LOCK = Path("requirements.lock")
 BUNDLE = Path("models/bundle")
-INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, SPACE, RISK_MODEL, COMMUNICATION, TEAM_MODEL, LOCK)
-REPORT = Path("reports/report.html")
+INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, SPACE, RISK_MODEL, COMMUNICATION, TEAM_MODEL, VALIDATION, LOCK)
+PAGE = Path("reports/report.html")
 METRICS = Path("metrics/export.json")
 
 
@@ -62,10 +62,14 @@ def main() -> None:
         agents.load(weights, header["team"]),
         Calibration(**header["calibration"]),
     )
-    bundle_id = bundle.write(BUNDLE, trained, provenance.of_bundle(prepared_manifest, INPUTS))
+    table = pd.read_parquet(MAIN)
+    before_test = table[: int(np.flatnonzero(table["split"].to_numpy() == REPORT)[-1]) + 1]
+    origin = provenance.of_bundle(prepared_manifest, INPUTS, artefacts.read_json(VALIDATION))
+    beside = graphs.export(trained) | golden.contents(trained, before_test)
+    bundle_id = bundle.write(BUNDLE, trained, origin, beside)
 
     policy, _ = bundle.load(BUNDLE)
-    table = pd.read_parquet(MAIN)
+    golden.check(policy, BUNDLE)
     first_row = int(np.flatnonzero(table["split"].to_numpy() == TEST)[0])
     bars = table[list(bars_module.SCHEMA)]
     replay = decide(policy, bars, trade_from=bars["close_utc"].iloc[first_row])
@@ -77,7 +81,7 @@ def main() -> None:
         replay, records, summaries, prepared_manifest, bundle_id, pd.read_parquet(VECTORS),
         artefacts.read_json(VALIDATION), first_row,
     )  # fmt: skip
-    artefacts.write_bytes(REPORT, report.render(page).encode())
+    artefacts.write_bytes(PAGE, report.render(page).encode())
     artefacts.write_json(METRICS, evaluation.export_figures(replay, summaries, table, first_row))
     headline, sentence = report.verdict(summaries["policy"], {k: v for k, v in summaries.items() if k != "policy"})
     print(f"{headline}. {sentence}\n{uses}")
