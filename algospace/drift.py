@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import chdtri
 
 BINS = 10  # equally full on the reference
 BLOCKS = 5  # of the reference, one after the other
 DRIFTED = 0.25  # a PSI above is commonly taken for another population
-CHANCE = 0.01  # probability with which independent draws from one population exceed the bound of their number
+CHANCE = 0.01  # share of independent samples from one population that exceed the bound of their size
+DRAWS = 1000  # simulated pairs of samples behind it
 _FLOOR = 1e-4  # share that an empty bin counts as
 
 
@@ -37,16 +37,22 @@ def reference(values: np.ndarray) -> dict[str, Any]:
     """
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
-    edges = np.unique(np.quantile(finite, np.linspace(0, 1, BINS + 1))) if finite.size else np.empty(0)
+    cut = edges(finite)
     within = 0.0
     if finite.size >= BLOCKS * BINS:
         blocks = np.array_split(finite, BLOCKS)
         for k, block in enumerate(blocks):
             rest = np.concatenate(blocks[:k] + blocks[k + 1 :])
-            within = max(within, stability_index(shares(rest, edges), shares(block, edges)))
+            within = max(within, stability_index(shares(rest, cut), shares(block, cut)))
     return {
-        "edges": edges.tolist(), "shares": shares(finite, edges).tolist(), "count": int(finite.size), "within": within,
+        "edges": cut.tolist(), "shares": shares(finite, cut).tolist(), "count": int(finite.size), "within": within,
     }  # fmt: skip
+
+
+def edges(values: np.ndarray) -> np.ndarray:
+    """Deciles of values (n,), ends included, each once."""
+    found: np.ndarray = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1))) if len(values) else np.empty(0)
+    return found
 
 
 def shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -61,17 +67,20 @@ def shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def stability_index(old: np.ndarray, new: np.ndarray) -> float:
     """Population stability index of two vectors of shares: ``sum (q - p) ln(q / p)``; an empty bin counts as 1e-4."""
+    return float(_index(old, new))
+
+
+def _index(old: np.ndarray, new: np.ndarray) -> Any:
     p, q = (np.maximum(share, _FLOOR) for share in (old, new))
-    return float(((q - p) * np.log(q / p)).sum())
+    return ((q - p) * np.log(q / p)).sum(axis=-1)
 
 
 def compare(old: Mapping[str, Any], values: np.ndarray) -> Drift:
     """Compare new values (n,) with the `reference` of a variable; what is not finite is left out.
 
     The bound is 0.25, or how far the old values moved by themselves (``within``), or what chance exceeds once in a
-    hundred times with so few values, whichever is largest. Under one population and with independent values, PSI /
-    (1/n + 1/m) has about the chi-squared distribution with one degree of freedom fewer than there are bins (Yurdakul
-    2018).
+    hundred times with so few values, whichever is largest. Chance is simulated: two independent samples of the old
+    shares, one of each size.
     """
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
@@ -79,7 +88,7 @@ def compare(old: Mapping[str, Any], values: np.ndarray) -> Drift:
         return Drift(0.0, DRIFTED, int(finite.size))
     before = np.array(old["shares"])
     psi = stability_index(before, shares(finite, np.array(old["edges"])))
-    bound = max(old["within"], _bound(int((before > 0).sum()), old["count"], finite.size))
+    bound = max(old["within"], _bound(before, old["count"], finite.size))
     return Drift(psi, bound, int(finite.size))
 
 
@@ -93,8 +102,11 @@ def compare_share(old: Mapping[str, Any], happened: int, count: int) -> Drift:
     if not count or not old["count"]:
         return Drift(0.0, DRIFTED, count)
     before, now = (np.array([share, 1 - share]) for share in (old["share"], happened / count))
-    return Drift(stability_index(before, now), _bound(2, old["count"], count), count)
+    return Drift(stability_index(before, now), _bound(before, old["count"], count), count)
 
 
-def _bound(bins: int, old: int, new: int) -> float:
-    return max(DRIFTED, float(chdtri(max(bins - 1, 1), CHANCE)) * (1 / old + 1 / new))
+def _bound(population: np.ndarray, old: int, new: int) -> float:
+    rng = np.random.default_rng(0)
+    population = population / population.sum()
+    samples = [rng.multinomial(size, population, DRAWS) / size for size in (old, new)]
+    return max(DRIFTED, float(np.quantile(_index(*samples), 1 - CHANCE)))

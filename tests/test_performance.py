@@ -1,6 +1,5 @@
 """Closed forms, edges without variance or observations, and the coverage of the bootstrap."""
 
-import json
 import math
 from functools import partial
 
@@ -39,38 +38,6 @@ def test_ratios_of_returns_without_risk(ratio):
     assert performance.sortino(np.full(4, -0.1), 1) == pytest.approx(-1.0)
 
 
-@pytest.mark.parametrize(
-    ("trials", "best", "deflated"), [(100, pytest.approx(0.1132, abs=5e-5), 0.9004), (46, None, 0.9505)]
-)
-def test_deflated_sharpe_of_the_published_example(trials, best, deflated):
-    """Bailey and López de Prado 2014: 1250 days, 250 a year, annual Sharpe 2.5, variance of the trials 1/2 a year."""
-    chance = math.sqrt(0.5 / 250) * performance.expected_maximum(trials)
-    assert best is None or chance == best
-    found = performance.probabilistic_sharpe(2.5 / math.sqrt(250), 1250, -3.0, 10.0, chance)
-    assert found == pytest.approx(deflated, abs=5e-5)
-
-
-def test_probabilistic_sharpe_of_the_published_example():
-    assert performance.probabilistic_sharpe(0.458, 24, -2.448, 10.164) == pytest.approx(0.9134, abs=5e-4)
-    assert performance.probabilistic_sharpe(0.458, 24, 0.0, 3.0) == pytest.approx(0.9817, abs=5e-4)
-
-
-def test_years_after_which_45_trials_no_longer_promise_a_sharpe_of_1():
-    """The minimum backtest length: chance's best annual ratio over y years is the expected maximum / sqrt(y)."""
-    assert performance.expected_maximum(45) ** 2 == pytest.approx(4.998, abs=5e-4)
-    assert performance.expected_maximum(1) == 0.0
-
-
-def test_deflated_sharpe_takes_the_moments_of_the_returns():
-    returns = array(0.02, -0.01, 0.01, 0.03, -0.02, 0.01)
-    z = (returns - returns.mean()) / returns.std()
-    ratio, chance = returns.mean() / returns.std(ddof=1), 0.1 * performance.expected_maximum(10)
-    expected = performance.probabilistic_sharpe(ratio, 6, (z**3).mean(), (z**4).mean(), chance)
-    assert performance.deflated_sharpe(returns, 10, 0.1) == pytest.approx(expected, rel=1e-12)
-    assert performance.deflated_sharpe(returns, 10, 0.1) < performance.deflated_sharpe(returns, 1, 0.1)
-    assert math.isnan(performance.deflated_sharpe(np.zeros(9), 1, 0.0))
-
-
 def test_drawdown_and_calmar():
     equity = array(100, 120, 90, 110, 130, 117)
     np.testing.assert_allclose(performance.drawdown(equity), [0, 0, 0.25, 1 / 12, 0, 0.1], atol=1e-15)
@@ -90,6 +57,23 @@ def test_equity_edges():
     assert performance.annual_return(array(1, 100), 1000) == math.inf
     with pytest.raises(ValueError, match="above zero"):
         performance.drawdown(array(0, 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_agree_with_empyrical(seed):
+    empyrical = pytest.importorskip("empyrical")
+    returns = np.random.default_rng(seed).standard_t(4, 300) / 100
+    equity = 50_000 * np.cumprod(np.append(1.0, 1 + returns))
+    assert performance.simple_returns(equity) == pytest.approx(returns, rel=1e-9)
+    for ours, theirs in (
+        (performance.sharpe(returns, 252), empyrical.sharpe_ratio(returns)),
+        (performance.sortino(returns, 252), empyrical.sortino_ratio(returns)),
+        (performance.sortino(returns, 252, 0.001), empyrical.sortino_ratio(returns, 0.001)),
+        (performance.max_drawdown(equity), -empyrical.max_drawdown(returns)),
+        (performance.annual_return(equity, 252), empyrical.annual_return(returns)),
+        (performance.calmar(equity, 252), empyrical.calmar_ratio(returns)),
+    ):
+        assert ours == pytest.approx(theirs, rel=1e-9)
 
 
 def test_ruin_is_final():
@@ -192,75 +176,6 @@ def test_bootstrap_draws_do_not_repeat_between_batches(monkeypatch):
 def test_bootstrap_refuses(values, mean_block):
     with pytest.raises(ValueError, match="expected values"):
         performance.stationary_bootstrap(array(*values), MEAN, mean_block, 10, seed=0)
-
-
-def record(n, seed=0, mean=0.0):
-    r = np.random.default_rng(seed).normal(mean, 1.0, n)
-    pnl = 100.0 * r
-    return np.concatenate([[50_000.0], 50_000.0 + np.cumsum(pnl)]), r, pnl
-
-
-SETTINGS = {"periods_per_year": 252.0, "min_trades": 30, "draws": 200, "seed": 42}
-
-
-def test_summary_agrees_with_its_parts():
-    equity, r, pnl = record(120, mean=0.5)
-    figures = performance.summary(equity, r, pnl, **SETTINGS)
-    returns = np.diff(equity) / equity[:-1]
-    assert figures["trades"] == 120
-    assert figures["sessions"] == 120
-    assert figures["net_return"] == pytest.approx(equity[-1] / equity[0] - 1, rel=1e-5)
-    assert figures["net_pnl"] == pytest.approx(pnl.sum(), rel=1e-5)
-    assert figures["mean_r"] == pytest.approx(r.mean(), rel=1e-5)
-    assert figures["expectancy"] == pytest.approx(100 * r.mean(), rel=1e-5)
-    assert figures["sharpe"] == pytest.approx(performance.sharpe(returns, 252), rel=1e-5)
-    assert figures["sortino"] == pytest.approx(performance.sortino(returns, 252), rel=1e-5)
-    assert figures["calmar"] == pytest.approx(performance.calmar(equity, 252), rel=1e-5)
-    assert figures["mean_r_low"] < figures["mean_r"] < figures["mean_r_high"]
-    assert set(performance.RATIOS) <= set(figures)
-
-
-@pytest.mark.parametrize("trades", [0, 1, 29])
-def test_summary_has_no_ratio_below_the_least_number_of_trades(trades):
-    equity, r, pnl = record(trades)
-    figures = performance.summary(equity, r, pnl, **SETTINGS)
-    assert all(figures[name] is None for name in performance.RATIOS)
-    assert figures["trades"] == trades
-    assert figures["max_drawdown"] is not None
-    assert performance.summary(*record(30), **SETTINGS)["sharpe"] is not None
-
-
-def test_summary_of_winners_only_is_json():
-    r = np.ones(40)
-    figures = performance.summary(np.linspace(1000, 1400, 41), r, 10 * r, **SETTINGS)
-    assert figures["win_rate"] == 1.0
-    assert figures["max_drawdown"] == 0.0
-    assert figures["profit_factor"] is None
-    assert figures["sortino"] is None
-    assert figures["calmar"] is None
-    assert (figures["mean_r_low"], figures["mean_r_high"]) == (1.0, 1.0)
-    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
-
-
-def test_summary_without_trades_at_all_even_when_none_are_asked_for():
-    figures = performance.summary(array(100, 100), array(), array(), **(SETTINGS | {"min_trades": 0}))
-    assert figures["net_return"] == 0.0
-    assert figures["mean_r"] is None
-
-
-@pytest.mark.parametrize(
-    ("equity", "r", "pnl"),
-    [
-        ((), (), ()),
-        ((1, math.nan), (), ()),
-        ((1, 1), (1.0,), ()),
-        ((0, 1), (), ()),
-        ((1, 1), (math.inf,), (1.0,)),
-    ],
-)
-def test_summary_refuses(equity, r, pnl):
-    with pytest.raises(ValueError, match="expected"):
-        performance.summary(array(*equity), array(*r), array(*pnl), **SETTINGS)
 
 
 def test_rounded():

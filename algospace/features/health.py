@@ -89,4 +89,8 @@ def _correlated(train: np.ndarray, names: list[str]) -> list[list[Any]]:
 
 
 def _psi(train: np.ndarray, other: np.ndarray) -> list[float]:
-    return [round(drift.compare(drift.reference(old), new).psi, 4) for old, new in zip(train.T, other.T, strict=True)]
+    scores = []
+    for old, new in zip(train.T, other.T, strict=True):
+        edges = drift.edges(old)
+        scores.append(round(drift.stability_index(drift.shares(old, edges), drift.shares(new, edges)), 4))
+    return scores
