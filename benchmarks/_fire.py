@@ -34,7 +34,9 @@ TINY: dict[str, Any] = {
     "data.embargo_m5_bars": 2,
     "indicators.nwrqk.slope_window": 50,
     "indicators.lvn.window_sessions": 2,
+    "indicators.fvg.min_size_atr": 1.0,
     "indicators.mmd.window": 24,
+    "gate1.mlmi_dead_band": 10.0,
     "gate1.min_train_events": 1,
     "features.window_30m": 12,
     "features.window_5m": 12,
@@ -241,6 +243,8 @@ def serve() -> None:
     _draw_nothing()
     importlib.import_module("torch").use_deterministic_algorithms(True)  # imports much more
     importlib.import_module("algospace.pipeline.training_state").SAVE_EVERY = SAVE_EVERY
+    for stage in STAGES:  # once here: what it compiles, imports and remembers, every fork has then
+        mains[stage]()
     for line in sys.stdin:
         wish = json.loads(line)
         calls[0] = 0
