@@ -29,8 +29,8 @@ ORDER = (
     "mrms.figures", "mrms.communication", "mrms.engine", "mrms.pictures",
     "env", "parallel_env", "agents", "mappo", "consensus",
     "marl.params", "policy.params", "policy.simulation", "policy.decide", "policy.baselines", "policy.bundle",
-    "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "svg", "pictures", "report",
-    "policy.breakdown", "policy.evaluation", "policy.monitor", "policy.outputs", "policy.page",
+    "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "svg", "pictures",
+    "wording", "report", "policy.breakdown", "policy.evaluation", "policy.monitor", "policy.outputs", "policy.page",
 )  # fmt: skip
 PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings", "experiments")
 
