@@ -30,8 +30,8 @@ ORDER = (
     "env", "parallel_env", "agents", "mappo", "consensus",
     "marl.params", "policy.params", "policy.account", "policy.records", "policy.simulation", "policy.decide",
     "policy.stream", "policy.baselines", "policy.graphs", "policy.golden", "policy.model_card", "policy.bundle",
-    "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "svg", "pictures", "report",
-    "policy.breakdown", "policy.evaluation", "policy.monitor", "policy.outputs", "policy.page",
+    "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "svg", "pictures",
+    "wording", "report", "policy.breakdown", "policy.evaluation", "policy.monitor", "policy.outputs", "policy.page",
 )  # fmt: skip
 PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings", "experiments")
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from matplotlib import style
 
-from algospace import pictures, report, svg, track_record
+from algospace import pictures, report, svg, track_record, wording
 from algospace.calibration import reliability
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -358,11 +358,11 @@ def test_groups_without_enough_trades_have_no_ratio(html):
 def test_calibration_is_judged_by_what_chance_explains():
     probability = np.random.default_rng(1).uniform(0.2, 0.8, 2000)
     happened = np.random.default_rng(2).random(2000)
-    fair = report._calibration(reliability(probability, happened < probability, 0))
+    fair = wording.calibration(reliability(probability, happened < probability, 0))
     assert fair.endswith("within what chance explains.")
-    off = report._calibration(reliability(probability, happened < probability - 0.2, 0))
+    off = wording.calibration(reliability(probability, happened < probability - 0.2, 0))
     assert off.endswith("worse than chance explains.")
-    assert "too few" in report._calibration(reliability(probability[:400], happened[:400] < 0.5, 0))
+    assert "too few" in wording.calibration(reliability(probability[:400], happened[:400] < 0.5, 0))
 
 
 def test_verdict_of_too_few_events_names_no_mean():

@@ -16,6 +16,7 @@ METRICS = "metrics/marl.json"
 SHARPE = ("report", "trained", "sharpe")  # where METRICS has the annual Sharpe ratio of the reporting half
 DAILY = "metrics/curves/marl/validation_daily.tsv"  # its daily net R: a row a session, a column a seed
 LOCK = "dvc.lock"
+WORKSPACE = "workspace"  # DVC's name for what is not committed
 STAGES = ("prepare", "rde", "mrms", "marl")  # what a validation figure comes from
 
 Read = Callable[[str], str | None]  # a file of a revision, None where it has none
@@ -52,11 +53,11 @@ def collect(root: Path, all_commits: bool = False) -> Found:
         found = " ".join(done.stderr.split())[-200:] or f"exit code {done.returncode}"
         raise InputError(f"{root}: expected a DVC repository inside git, found: {found}")
     listed = list(_revisions(json.loads(done.stdout)))
-    base = next((params for name, _, params in listed if name != "workspace"), {})
+    base = next((params for _, revision, params in listed if revision != WORKSPACE), {})
     trials: dict[str, Trial] = {}
     left_out = 0
-    for name, revision, params in [*listed[1:], *listed[:1]]:  # the workspace, which is listed first, has no name
-        read = _of_workspace(root) if revision == "workspace" else _of_revision(root, revision)
+    for name, revision, params in [*listed[1:], *listed[:1]]:  # the workspace, which is listed first, has no name yet
+        read = _of_workspace(root) if revision == WORKSPACE else _of_revision(root, revision)
         trial = _trial(name, params, base, read) if _finished(read(LOCK), params) else None
         if trial is None:
             left_out += 1
@@ -72,7 +73,8 @@ def _revisions(shown: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str
         for entry in (row, *nested):
             params = ((entry.get("data") or {}).get("params") or {}).get(PARAMS, {}).get("data")
             if isinstance(params, dict):
-                yield entry.get("name") or entry["rev"][:7], entry["rev"], params
+                revision = str(entry["rev"])
+                yield entry.get("name") or (revision if revision == WORKSPACE else revision[:7]), revision, params
 
 
 def _of_revision(root: Path, revision: str) -> Read:

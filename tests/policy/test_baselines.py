@@ -39,7 +39,42 @@ def test_buy_and_hold_by_hand(replay, settings, params):
     assert held.equity["equity"].iloc[0] == pytest.approx(first, abs=1e-9)
     assert len(held.equity) == len(m5) - FIRST
     assert held.trades.empty
-    assert evaluation.track_record(held, params, 0)["net_return"] == pytest.approx(end / first - 1, rel=1e-4)
+    assert evaluation.summary(baselines.HOLD, held, m5, settings, params, FIRST)["net_return"] == pytest.approx(
+        end / first - 1, rel=1e-4
+    )
+
+
+def test_flat_baseline_keeps_the_account(replay, settings, params):
+    flat = baselines.baselines(replay.m5, settings, params, FIRST)["flat"]
+    assert flat.trades.empty
+    assert (flat.equity["equity"] == settings.market.account.equity).all()
+
+
+def test_every_synergy_is_taken_with_fixed_risk(replay, settings, params):
+    taken = baselines.every_synergy(replay.m5, settings, params, FIRST)
+    trades = taken.trades
+    assert len(trades) > 20
+    assert set(trades["units"]) == {params.baseline_units}
+    assert set(trades["reward_risk"]) == {params.baseline_reward_risk}
+    events = replay.m5.iloc[FIRST:]
+    events = events[events["gate1_type"] != 0].reset_index(drop=True)
+    directions = events["gate1_direction"].to_numpy()[trades["event"]]
+    assert trades["side"].tolist() == directions.tolist()
+    atr = events["m30_atr"].to_numpy()[trades["event"]]
+    np.testing.assert_array_equal(
+        trades["stop_distance"], market.stop_distance(atr, params.baseline_stop_atr, settings.contract.tick)
+    )
+    assert (trades["decided_utc"] >= replay.m5["close_utc"].iloc[FIRST]).all()
+    end = settings.market.account.equity + trades["pnl"].sum()
+    assert taken.equity["equity"].iloc[-1] == pytest.approx(end, abs=1e-6)
+
+
+def test_baseline_obeys_the_limits(replay, settings, params):
+    limits = settings.market.limits.model_copy(update={"max_session_trades": 1})
+    strict = settings._replace(market=settings.market.model_copy(update={"limits": limits}))
+    trades = baselines.every_synergy(replay.m5, strict, params, FIRST).trades
+    assert trades["session_id"].is_unique
+    assert len(trades) > 10
 
 
 def chance(trades, replay, settings, draws=400, seed=0):
