@@ -5,6 +5,7 @@ the stage's own second. ``_fire.c``, preloaded, makes the N-th call of a run on 
 """
 
 import ctypes
+import functools
 import hashlib
 import io
 import json
@@ -116,6 +117,7 @@ def environment(**changes: str) -> dict[str, str]:
     return clean | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"} | changes
 
 
+@functools.cache
 def declared(folder: Path, stage: str) -> list[Path]:
     """Outs, metrics and plots of a stage, relative to the folder, as ``dvc.yaml`` names them."""
     entry = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
@@ -192,8 +194,10 @@ class Furnace:
     def __exit__(self, *_: object) -> None:
         """Let the process end."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(60)
+        self._process.stdout.close()
 
     def run(
         self, stage: str, at: int = NEVER, error: int = 0, lasting: bool = False,

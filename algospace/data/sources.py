@@ -67,9 +67,7 @@ def confine(params: DataParams, raw_dir: Path) -> None:
     for name in (*params.files, *params.m30_files):
         target = Path(os.path.realpath(raw_dir / name))
         if not target.is_relative_to(os.path.realpath(raw_dir)) and target.parts[-4:-2] != _DVC_CACHE:
-            raise InputError(
-                f"data.files: expected a path below {raw_dir.as_posix()}, found {name!r}, which is {target}"
-            )
+            raise InputError(f"data.files: expected a path below {raw_dir.as_posix()}, found {name!r}: {target}")
 
 
 def read(params: DataParams, raw_dir: Path, *, m30: bool = False) -> RawBars:
