@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm
-from sklearn.linear_model import LogisticRegression
 
 BINS = 15
 MIN_EVENTS = 500  # with fewer the error is mostly chance, so none is quoted
@@ -26,6 +25,8 @@ class Calibration(NamedTuple):
         """Fit on the selecting half of validation; the identity when only one outcome occurs there."""
         if len(set(won.tolist())) < 2:
             return cls(1.0, 0.0)
+        from sklearn.linear_model import LogisticRegression  # whoever decides fits nothing
+
         model = LogisticRegression(C=1.0).fit(_logit(confidence)[:, None], won)
         return cls(float(model.coef_[0, 0]), float(model.intercept_[0]))
 

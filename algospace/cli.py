@@ -24,6 +24,15 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except ModuleNotFoundError as error:
+        if str(error.name).split(".")[0] == "algospace":
+            raise
+        print(
+            f'error: {error.name}: expected an installed package, found none; pip install "algospace[pipeline]" '
+            "brings what training and reports need",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:
@@ -78,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
         "bars", metavar="BARS", type=Path, help="CSV (plain or gzip) or Parquet, read as the bundle's own"
     )
     decide.add_argument("--from", dest="start", metavar="T", help="hide decisions before this ISO time (UTC)")
+    decide.add_argument(
+        "--account",
+        metavar="FILE",
+        type=Path,
+        help="JSON of the account to begin with (docs/bundle.md), else a fresh one",
+    )
     decide.set_defaults(run=_decide)
 
     report = commands.add_parser(
@@ -235,15 +250,16 @@ def _decide(arguments: argparse.Namespace) -> None:
     import torch
 
     from algospace.data import sources
-    from algospace.policy import bundle
+    from algospace.policy import account, bundle
     from algospace.policy.decide import decide
 
     start = _utc(arguments.start)
+    begins = None if arguments.account is None else account.read(arguments.account)
     policy, _ = bundle.load(arguments.bundle)
     torch.set_num_threads(policy.settings.threads)
     reading = _reading(policy.settings.data, arguments.bars)
     loaded = sources.load(reading, policy.settings.contract, arguments.bars.parent)
-    for record in decide(policy, loaded.bars).records:
+    for record in decide(policy, loaded.bars, account=begins).records:
         if start is None or pd.Timestamp(record["time"]) >= start:
             print(json.dumps(record, sort_keys=True, allow_nan=False))
 

@@ -131,6 +131,12 @@ def stop_distance(atr: np.ndarray, multiple: np.ndarray | float, tick: float) ->
     return distance
 
 
+def target_distance(stop: np.ndarray, reward_risk: np.ndarray, tick: float) -> np.ndarray:
+    """Target distance in price: a multiple of the stop's, rounded to the tick."""
+    distance: np.ndarray = np.round(stop * reward_risk / tick) * tick
+    return distance
+
+
 def bracket(
     bars: Bars,
     rows: np.ndarray,
@@ -156,7 +162,7 @@ def bracket(
     """
     shape = np.broadcast_shapes(*(np.shape(a) for a in (rows, side, stop, reward_risk, delay)))
     flat = [np.broadcast_to(a, shape).ravel() for a in (rows, side, stop, reward_risk, delay)]
-    distance = np.round(flat[2] * flat[3] / costs.tick) * costs.tick
+    distance = target_distance(flat[2], flat[3], costs.tick)
     results = _bracket(
         *bars, flat[0].astype(np.int64), flat[1].astype(np.float64), flat[2].astype(np.float64), distance,
         flat[4].astype(np.int64), costs.slippage, costs.commission / costs.point_value, max_bars,
@@ -193,45 +199,80 @@ def _bracket(  # type: ignore[no-untyped-def]
     reason = np.zeros(n, np.int8)
     for i in range(n):
         last = session_end[rows[i]]
-        row = rows[i] + 1 + delay[i]
-        while row <= last and not tradable[row]:
-            row += 1
-        if row > last:
-            if data_ends[rows[i]]:
-                reason[i] = OPEN
+        ended, row, price, entry, entered, _, _ = follow(
+            open_, high, low, close, tradable, rows[i] + 1, last + 1, side[i], stop[i], target[i], slippage, max_bars,
+            delay[i], np.nan, 0,
+        )  # fmt: skip
+        if ended == NO_FILL:
+            ended = OPEN if data_ends[rows[i]] else SESSION
+            row, price = last, leaves_at(close[last], side[i], slippage)
+        if np.isnan(entry):
+            reason[i] = OPEN if ended == OPEN else NO_FILL
             continue
-        s = side[i]
-        entry = open_[row] + s * slippage
-        stop_at = entry - s * stop[i]
-        target_at = entry + s * target[i]
-        due = row + max_bars - 1
-        end = last
-        price = np.nan
-        for t in range(row, last + 1):
-            adverse = low[t] if s > 0 else high[t]
-            favourable = high[t] if s > 0 else low[t]
-            if s * (adverse - stop_at) <= 0:
-                price = (min(open_[t], stop_at) if s > 0 else max(open_[t], stop_at)) - s * slippage
-                reason[i] = STOP
-            elif s * (favourable - target_at) >= 0:
-                price = target_at
-                reason[i] = TARGET
-            elif t >= due and tradable[t]:
-                price = close[t] - s * slippage
-                reason[i] = TIME
-            elif t == last:
-                price = close[t] - s * slippage
-                reason[i] = OPEN if data_ends[t] else SESSION
-            else:
-                continue
-            end = t
-            break
-        entry_row[i] = row
-        exit_row[i] = end
+        reason[i] = ended
+        entry_row[i] = entered
+        exit_row[i] = row
         entry_price[i] = entry
         exit_price[i] = price
-        net_r[i] = (s * (price - entry) - 2.0 * commission) / stop[i]
+        net_r[i] = result(side[i], entry, price, stop[i], commission)
     return net_r, entry_row, exit_row, entry_price, exit_price, reason
+
+
+@numba.njit(cache=True)
+def follow(  # type: ignore[no-untyped-def]
+    open_, high, low, close, tradable, first, end, side, stop, target, slippage, max_bars, wait, entry, held
+):  # fmt: skip
+    """Let bars ``first`` to ``end - 1`` of one session pass an order and its bracket.
+
+    Parameters
+    ----------
+    open_, high, low, close, tradable
+        Arrays of bars.
+    side, stop, target, slippage, max_bars
+        +1.0 or -1.0, distances in price, bars a trade may last.
+    wait, entry, held
+        Where it stands: bars it still lets pass before it fills, price it was filled at (NaN: not yet), bars since.
+
+    Returns
+    -------
+    tuple
+        STOP, TARGET or TIME, else NO_FILL: nothing has ended it; row and price of its end; price and row of its
+        fill, -1 when it was filled before ``first`` or not at all; ``wait`` and ``held`` after the last bar.
+    """
+    entered = -1
+    for t in range(first, end):
+        if np.isnan(entry):
+            if wait > 0:
+                wait -= 1
+                continue
+            if not tradable[t]:
+                continue
+            entry, entered = open_[t] + side * slippage, t
+        held += 1
+        stop_at = entry - side * stop
+        adverse = low[t] if side > 0 else high[t]
+        favourable = high[t] if side > 0 else low[t]
+        if side * (adverse - stop_at) <= 0:
+            price = (min(open_[t], stop_at) if side > 0 else max(open_[t], stop_at)) - side * slippage
+            return STOP, t, price, entry, entered, wait, held
+        target_at = entry + side * target
+        if side * (favourable - target_at) >= 0:
+            return TARGET, t, target_at, entry, entered, wait, held
+        if held >= max_bars and tradable[t]:
+            return TIME, t, leaves_at(close[t], side, slippage), entry, entered, wait, held
+    return NO_FILL, -1, np.nan, entry, entered, wait, held
+
+
+@numba.njit(cache=True)
+def leaves_at(close, side, slippage):  # type: ignore[no-untyped-def]
+    """Price of a market order at a bar's close that ends a trade."""
+    return close - side * slippage
+
+
+@numba.njit(cache=True)
+def result(side, entry, price, stop, commission):  # type: ignore[no-untyped-def]
+    """Net result of a trade in R; ``commission`` a side, in price."""
+    return (side * (price - entry) - 2.0 * commission) / stop
 
 
 class Account(NamedTuple):

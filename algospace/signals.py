@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from algospace.data.bars import HeikenAshiStream, IntArray, Resampler, SegmentStream, to_ms
+from algospace.data.bars import HeikenAshiStream, IntArray, Resampler, SegmentStream, columns
 from algospace.data.continuous import Continuous
 from algospace.indicators import fvg, mlmi, nwrqk, technical
 from algospace.indicators.arrays import Codes, Floats, Tail
@@ -100,23 +100,25 @@ class SignalStream:
 
     def update(self, bars: pd.DataFrame) -> Signals:
         """Return the signals of the next bars of `algospace.data.bars.SCHEMA`."""
-        factor, (_, h, l, c) = self._m5_prices.update(bars)
+        m5 = columns(bars)
+        factor, (_, h, l, c) = self._m5_prices.update(m5)
         atr = self._m5_atr.update(h, l, c) / factor
-        h, l, c, v = (bars[name].to_numpy() for name in ("high", "low", "close", "volume"))
-        session, synthetic = bars["session_id"].to_numpy(), bars["is_synthetic"].to_numpy()
-        gaps = self._fvg.update(h, l, c, v, atr, self._segments.update(bars), synthetic)
+        session, synthetic = m5["session_id"], m5["is_synthetic"]
+        gaps = self._fvg.update(
+            m5["high"], m5["low"], m5["close"], m5["volume"], atr, self._segments.update(m5), synthetic
+        )
 
-        m30 = self._resampler.update(bars)
+        m30 = self._resampler.update(m5)
         factor, (o, h, l, c) = self._m30_prices.update(m30)
         ha = self._ha.update(o, h, l, c)
         slow = self._slow.update(ha.close, c)
-        newest = np.searchsorted(to_ms(m30["close_utc"]), to_ms(bars["close_utc"]), side="right")  # 0: one from before
+        newest = np.searchsorted(m30["close_utc"], m5["close_utc"], side="right")  # 0: one from before
         atr = self._m30_atr.update(h, l, c) / factor
-        columns = m30["session_id"].to_numpy(), slow.mlmi_signal, slow.nwrqk_signal, atr
-        known = [np.append(last, column) for last, column in zip(self._newest, columns, strict=True)]
+        found = m30["session_id"], slow.mlmi_signal, slow.nwrqk_signal, atr
+        known = [np.append(last, column) for last, column in zip(self._newest, found, strict=True)]
         m30_session, crossings, turns, m30_atr = (column[newest] for column in known)
         news = self._once.update(self._m30_rows + newest - 1, m30_session, session, synthetic)
-        self._m30_rows += len(m30)
+        self._m30_rows += len(slow.mlmi_signal)
         self._newest = (int(known[0][-1]), int(known[1][-1]), int(known[2][-1]), float(known[3][-1]))
         crossings, turns = (np.where(news, signal, 0).astype(np.int8) for signal in (crossings, turns))
         return Signals(crossings, turns, gaps.mitigation_signal, m30_atr)

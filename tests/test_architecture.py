@@ -28,7 +28,8 @@ ORDER = (
     "mrms.fit", "mrms.proposal", "mrms.trades", "mrms.ppo", "mrms.method", "mrms.walk_forward",
     "mrms.figures", "mrms.communication", "mrms.engine", "mrms.pictures",
     "env", "parallel_env", "agents", "mappo", "consensus",
-    "marl.params", "policy.params", "policy.simulation", "policy.decide", "policy.baselines", "policy.bundle",
+    "marl.params", "policy.params", "policy.account", "policy.records", "policy.simulation", "policy.decide",
+    "policy.stream", "policy.baselines", "policy.bundle",
     "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "svg", "pictures",
     "wording", "report", "policy.breakdown", "policy.evaluation", "policy.monitor", "policy.outputs", "policy.page",
 )  # fmt: skip

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from algospace import __version__, cli
-from algospace.policy import bundle
+from algospace.policy import account, bundle
 from algospace.policy.decide import decide
 
 ROOT = Path(__file__).parents[1]
@@ -177,6 +177,24 @@ def test_decide_reads_other_forms(bundle_dir, csv, decided, tmp_path, capsys, ki
         table.to_parquet(path, index=False)
     assert cli.main(["decide", str(bundle_dir), str(path)]) == 0
     assert lines(capsys) == decided
+
+
+def test_account_is_what_the_decisions_begin_with(bundle_dir, csv, trading, first_bars, decided, tmp_path, capsys):
+    path = tmp_path / "account.json"
+    k = len(decided) // 2
+    path.write_text(json.dumps({"equity": 5_000.0, "peak": 5_000.0, "time": decided[k]["time"]}))
+    assert cli.main(["decide", str(bundle_dir), str(csv), "--account", str(path)]) == 0
+    found = lines(capsys)
+    assert [r["id"] for r in found] == [r["id"] for r in decided[k + 1 :]]
+    assert found == decide(trading, first_bars, account=account.read(path)).records
+    assert found != decided[k + 1 :]
+
+
+def test_wrong_account_exits_2(bundle_dir, csv, tmp_path, capsys):
+    path = tmp_path / "account.json"
+    refused(capsys, ["decide", bundle_dir, csv, "--account", path], 2, path, "found nothing there")
+    path.write_text('{"equity": -1, "peak": 0}')
+    refused(capsys, ["decide", bundle_dir, csv, "--account", path], 2, path, "equity: ")
 
 
 @pytest.mark.parametrize("form", ["{}", "{}Z", "{}+00:00"])

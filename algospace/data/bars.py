@@ -5,7 +5,7 @@ A bar is a half-open interval [start, close) of one session. The table has a Ran
 the result for all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numba
@@ -36,6 +36,11 @@ M5_MINUTES, M30_MINUTES = 5, 30  # what the pipeline runs on
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
+# A table as arrays of one length, moments (``*_utc``) as ms since 1970 UTC, the least int64 for none. A frame of one
+# row costs milliseconds, its arrays microseconds: what works bar by bar works on these.
+Columns = Mapping[str, npt.NDArray[Any]]
+NO_TIME = int(np.iinfo(np.int64).min)
+NO_BARS: Columns = {name: np.empty(0, np.int64 if kind == UTC_MS else kind) for name, kind in SCHEMA.items()}
 
 
 class SegmentStream:
@@ -45,7 +50,7 @@ class SegmentStream:
         self._close = np.iinfo(np.int64).min
         self._number = 0
 
-    def update(self, bars: pd.DataFrame) -> IntArray:
+    def update(self, bars: pd.DataFrame | Columns) -> IntArray:
         """Return the numbers of the next bars (n,), from 1 on."""
         start, close = to_ms(bars["start_utc"]), to_ms(bars["close_utc"])
         begins = start != np.append(self._close, close[:-1])[: start.size]
@@ -64,8 +69,24 @@ class HeikenAshi(NamedTuple):
     close: FloatArray
 
 
-def to_ms(column: pd.Series) -> IntArray:
-    """Turn a column of moments into ms since 1970 UTC."""
+def columns(table: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
+    """Take a table's columns as arrays."""
+    return {name: to_ms(table[name]) if name.endswith("_utc") else table[name].to_numpy() for name in table}
+
+
+def frame(table: Columns, index: pd.Index | None = None) -> pd.DataFrame:
+    """Make a table of arrays: the inverse of `columns`."""
+    return pd.DataFrame(
+        {name: from_ms(values) if name.endswith("_utc") else values for name, values in table.items()},
+        index,
+        copy=False,
+    )
+
+
+def to_ms(column: pd.Series | IntArray) -> IntArray:
+    """Turn a column of moments into ms since 1970 UTC; one of `Columns` is that already."""
+    if isinstance(column, np.ndarray):
+        return column
     ms: IntArray = column.to_numpy("datetime64[ms]").view(np.int64)
     return ms
 
@@ -194,22 +215,25 @@ def resample(bars5: pd.DataFrame, minutes: int = M30_MINUTES) -> pd.DataFrame:
     DataFrame
         Bars of `SCHEMA`.
     """
+    return frame(_resample(columns(bars5), minutes))
+
+
+def _resample(bars5: Columns, minutes: int) -> dict[str, npt.NDArray[Any]]:
     step = minutes * MINUTE_MS
-    start = to_ms(bars5["start_utc"])
-    session_id = bars5["session_id"].to_numpy()
+    start, session_id = bars5["start_utc"], bars5["session_id"]
     slot = start // step * step
     new = np.ones(start.size, np.bool_)
     new[1:] = (slot[1:] != slot[:-1]) | (session_id[1:] != session_id[:-1])
     first = np.flatnonzero(new)
-    session_close = to_ms(bars5["session_close_utc"])[first]
+    session_close = bars5["session_close_utc"][first]
     close = np.minimum(slot[first] + step, session_close)
-    if first.size and to_ms(bars5["close_utc"])[-1] < close[-1]:
+    if first.size and bars5["close_utc"][-1] < close[-1]:
         stop = int(first[-1])
         first, session_close, close = first[:-1], session_close[:-1], close[:-1]
     else:
         stop = start.size
 
-    real = ~bars5["is_synthetic"].to_numpy()[:stop]
+    real = ~bars5["is_synthetic"][:stop]
     bucket = np.cumsum(new[:stop]) - 1
     filled = np.bincount(bucket[real], minlength=first.size) == 0
     rows = np.flatnonzero(real | filled[bucket])
@@ -217,7 +241,7 @@ def resample(bars5: pd.DataFrame, minutes: int = M30_MINUTES) -> pd.DataFrame:
     ends = np.append(begins[1:], rows.size) - 1
 
     def merged(name: str) -> FloatArray:
-        values: FloatArray = bars5[name].to_numpy(np.float64)[rows]
+        values: FloatArray = bars5[name][rows].astype(np.float64, copy=False)
         if name in ("open", "close"):
             return values[begins if name == "open" else ends[: first.size]]
         if not first.size:
@@ -226,15 +250,15 @@ def resample(bars5: pd.DataFrame, minutes: int = M30_MINUTES) -> pd.DataFrame:
         longer: FloatArray = merge.reduceat(values, begins)
         return longer
 
-    return _table(
-        from_ms(slot[first]),
-        from_ms(close),
-        session_id[first],
-        from_ms(session_close),
-        bars5["contract_id"].to_numpy()[first],
-        [merged(name) for name in VALUES],
-        filled,
-    )
+    return {
+        "start_utc": slot[first],
+        "close_utc": close,
+        "session_id": session_id[first],
+        "session_close_utc": session_close,
+        "contract_id": bars5["contract_id"][first],
+        **{name: merged(name) for name in VALUES},
+        "is_synthetic": filled,
+    }
 
 
 class Resampler:
@@ -242,17 +266,17 @@ class Resampler:
 
     def __init__(self, minutes: int = M30_MINUTES) -> None:
         self._minutes = minutes
-        self._pending: pd.DataFrame | None = None
+        self._pending: Columns | None = None
 
-    def update(self, bars: pd.DataFrame) -> pd.DataFrame:
+    def update(self, bars: Columns) -> dict[str, npt.NDArray[Any]]:
         """Return the longer bars that the next ones complete."""
         if self._pending is not None:
-            bars = pd.concat([self._pending, bars], ignore_index=True)
-        merged = resample(bars, self._minutes)
+            bars = {name: np.concatenate([old, bars[name]]) for name, old in self._pending.items()}
+        merged = _resample(bars, self._minutes)
         done = 0
-        if len(merged):  # a bucket ends with its last bar, or with the session
-            done = int(np.searchsorted(to_ms(bars["close_utc"]), to_ms(merged["close_utc"])[-1], side="right"))
-        self._pending = bars.iloc[done:]
+        if merged["close_utc"].size:  # a bucket ends with its last bar, or with the session
+            done = int(np.searchsorted(bars["close_utc"], merged["close_utc"][-1], side="right"))
+        self._pending = {name: bars[name][done:].copy() for name in SCHEMA}
         return merged
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from algospace.data.bars import PRICES, FloatArray
+from algospace.data.bars import PRICES, Columns, FloatArray
 
 
 class Continuous:
@@ -19,9 +19,9 @@ class Continuous:
         self._close = np.nan
         self._factor = 1.0
 
-    def update(self, bars: pd.DataFrame) -> tuple[FloatArray, list[FloatArray]]:
+    def update(self, bars: pd.DataFrame | Columns) -> tuple[FloatArray, list[FloatArray]]:
         """Return the factors of the next bars (n,), and their open, high, low and close times these."""
-        open, close, contract = (bars[name].to_numpy() for name in ("open", "close", "contract_id"))
+        open, close, contract = (np.asarray(bars[name]) for name in ("open", "close", "contract_id"))
         factor = np.full(open.size, self._factor)
         before = np.append(contract[:1] if self._contract is None else self._contract, contract[:-1])[: open.size]
         for row in np.flatnonzero(contract != before):
@@ -29,4 +29,4 @@ class Continuous:
             factor[row:] = self._factor
         if open.size:
             self._contract, self._close = int(contract[-1]), float(close[-1])
-        return factor, [bars[name].to_numpy() * factor for name in PRICES]
+        return factor, [np.asarray(bars[name]) * factor for name in PRICES]

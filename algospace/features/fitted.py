@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from algospace.data import bars as bars_module
+from algospace.data.bars import Columns
 from algospace.data.continuous import Continuous
 from algospace.errors import InputError
 from algospace.features import table
@@ -63,10 +64,10 @@ class Fitted(NamedTuple):
         return cls(part("reference", mmd.MMDReference), part("regime", Scale), part("tactical", Scale))
 
 
-def tactical_rows(m5: pd.DataFrame) -> np.ndarray:
+def tactical_rows(m5: pd.DataFrame | Columns) -> np.ndarray:
     """The nine tactical features (n, 9), float64: oscillators about their neutral value, MACD in percent of price."""
-    percent = 100.0 / m5["close"].to_numpy()
-    columns = {name: m5[name].to_numpy() for name in table.SIDE}
+    percent = 100.0 / np.asarray(m5["close"])
+    columns = {name: np.asarray(m5[name]) for name in table.SIDE}
     columns["rsi_14"] = columns["rsi_14"] - 50.0
     columns["stoch_k"] = columns["stoch_k"] - 50.0
     columns["bb_percent"] = columns["bb_percent"] - 0.5

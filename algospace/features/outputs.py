@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from algospace import artefacts
-from algospace.data.bars import M5_MINUTES, to_ms
+from algospace.data.bars import M5_MINUTES, columns, to_ms
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
 from algospace.data.splits import EMBARGO, NAMES, TRAIN
@@ -89,7 +89,9 @@ def write_features(
     parts = tqdm(chunks(bars, chunk_rows), "features", -(-len(bars) // chunk_rows), unit="chunk", disable=None)
     with artefacts.ParquetStream(path) as file:
         for chunk in parts:
-            file.write(whole.update(chunk).m5 if minutes == M5_MINUTES else beside_itself(half_hours.update(chunk)))
+            file.write(
+                whole.update(chunk).m5 if minutes == M5_MINUTES else beside_itself(half_hours.update(columns(chunk)))
+            )
     return len(bars)
 
 

@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import h5py
 import numpy as np
 import pandas as pd
 
@@ -39,6 +38,8 @@ class RegimeRows(NamedTuple):
 def write_regime_rows(path: Path, content: RegimeRows, attributes: dict[str, Any]) -> None:
     """Write HDF5 atomically, the same bytes for the same content."""
     buffer = io.BytesIO()
+    import h5py  # whoever decides needs none
+
     with h5py.File(buffer, "w") as file:
         for name, array in content._asdict().items():
             file.create_dataset(name, data=array, track_times=False, compression="gzip")
@@ -49,6 +50,8 @@ def write_regime_rows(path: Path, content: RegimeRows, attributes: dict[str, Any
 
 def read_regime_rows(path: Path) -> RegimeRows:
     """Read what `write_regime_rows` wrote."""
+    import h5py
+
     try:
         with h5py.File(path, "r") as file:
             return RegimeRows(*(file[name][:] for name in RegimeRows._fields))

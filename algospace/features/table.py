@@ -12,7 +12,7 @@ import pandas as pd
 
 from algospace import synergy
 from algospace.data import bars as bars_module
-from algospace.data.bars import SegmentStream, to_ms
+from algospace.data.bars import Columns, SegmentStream
 from algospace.data.continuous import Continuous
 from algospace.data.contracts import Contract
 from algospace.indicators import fvg, lvn, mmd, signature, technical
@@ -66,17 +66,18 @@ class M30Stream:
         if params.mmd.kind == "sig155":
             self._signature = signature.Signature(params.mmd.window, reference.center, reference.scale)
 
-    def update(self, bars: pd.DataFrame) -> pd.DataFrame:
+    def update(self, bars: Columns) -> dict[str, np.ndarray]:
         """Add the indicators to the next bars of `algospace.data.bars.SCHEMA`."""
         factor, (o, h, l, c) = self._continuous.update(bars)
-        v, session, synthetic = (bars[name].to_numpy() for name in ("volume", "session_id", "is_synthetic"))
+        v, session, synthetic = (bars[name] for name in ("volume", "session_id", "is_synthetic"))
         ha = self._ha.update(o, h, l, c)
         slow = self._slow.update(ha.close, c)
         top, bottom, last = (ha.high, ha.low, ha.close) if self.params.lvn.heiken_ashi else (h, l, c)
         nodes = self._lvn.update(top, bottom, last, c, v, session, synthetic)
         path = self._path.update(*ha, v)
         scores = self._mmd.update(path, ha.close, v)
-        columns = {f"ha_{name}": prices / factor for name, prices in ha._asdict().items()}
+        columns: dict[str, Any] = {name: bars[name] for name in bars_module.SCHEMA}
+        columns |= {f"ha_{name}": prices / factor for name, prices in ha._asdict().items()}
         columns["atr"] = self._atr.update(h, l, c) / factor
         columns |= slow._replace(nwrqk_value=slow.nwrqk_value / factor)._asdict()
         columns |= {f"lvn_{name}": v / factor if name in LEVELS else v for name, v in nodes._asdict().items()}
@@ -84,7 +85,7 @@ class M30Stream:
         if self._signature:
             levels = self._signature.update(path)
             columns |= {f"sig_{i}": levels[:, i] for i in range(levels.shape[1])}
-        return pd.concat([bars, pd.DataFrame(columns, index=bars.index)], axis=1)
+        return columns
 
 
 class FeatureStream:
@@ -100,7 +101,13 @@ class FeatureStream:
         self.gate1 = gate1
         self._resampler = bars_module.Resampler()
         self._m30 = M30Stream(contract, indicators, gate1, reference)
-        self._newest: pd.DataFrame | None = None  # last 30-minute row, at its number
+        self._no_m30 = self._m30.update(bars_module.NO_BARS)  # what five bars of six complete
+        self._m30_rows = 0
+        # Columns and session of the newest half hour; before the first there is nothing.
+        none = {
+            name: np.full(1, bars_module.NO_TIME if name.endswith("_utc") else np.nan) for name in _joined(self._no_m30)
+        }
+        self._newest = none, np.array([-1])
         self._continuous = Continuous()
         self._atr = technical.ATR(indicators.atr)
         self._tactical = technical.Tactical(indicators.volume_window, indicators.momentum_bars)
@@ -110,76 +117,90 @@ class FeatureStream:
 
     def update(self, bars: pd.DataFrame) -> FeatureTable:
         """Return the rows of the next bars of `algospace.data.bars.SCHEMA`, and the 30-minute rows they complete."""
-        done = 0 if self._newest is None else int(self._newest.index[0]) + 1
-        m30 = self._m30.update(self._resampler.update(bars))
-        m30.index = pd.RangeIndex(done, done + len(m30))
-        known = m30 if self._newest is None else pd.concat([self._newest, m30])
-        if len(known):
-            self._newest = known.iloc[-1:]
+        first = self._m30_rows
+        m5, m30 = self.compute(bars_module.columns(bars))
+        return FeatureTable(
+            bars_module.frame(m5, bars.index), bars_module.frame(m30, pd.RangeIndex(first, self._m30_rows))
+        )
 
+    def compute(self, bars: Columns) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return the columns of both tables of an `update`: all its work, without the frames' cost."""
+        longer = self._resampler.update(bars)
+        m30 = self._m30.update(longer) if longer["close_utc"].size else self._no_m30
+        # What is known: the newest half hour of before, in row 0, and the new ones.
+        joined, m30_session = self._newest
+        before = self._m30_rows - 1
+        at = np.zeros(bars["close_utc"].size, np.int64)
+        if longer["close_utc"].size:
+            joined = {name: np.concatenate([joined[name], x]) for name, x in _joined(m30).items()}
+            m30_session = np.concatenate([m30_session, m30["session_id"]])
+            at = np.searchsorted(m30["close_utc"], bars["close_utc"], side="right")
+            self._m30_rows += longer["close_utc"].size
+            self._newest = {name: x[-1:] for name, x in joined.items()}, m30_session[-1:]
         factor, (o, h, l, c) = self._continuous.update(bars)
-        v, session, synthetic = (bars[name].to_numpy() for name in ("volume", "session_id", "is_synthetic"))
+        v, session, synthetic = (bars[name] for name in ("volume", "session_id", "is_synthetic"))
         atr = self._atr.update(h, l, c) / factor
-        high, low, close = (bars[name].to_numpy() for name in ("high", "low", "close"))
         segment = self._segments.update(bars)  # a gap outlives neither its session nor a pause
-        gaps = self._fvg.update(high, low, close, v, atr, segment, synthetic)
+        gaps = self._fvg.update(bars["high"], bars["low"], bars["close"], v, atr, segment, synthetic)
         tactical = self._tactical.update(o, h, l, c, v, session)
-        columns: dict[str, Any] = {"atr_5m": atr}
+        columns: dict[str, Any] = {name: bars[name] for name in bars_module.SCHEMA}
+        columns["atr_5m"] = atr
         columns |= {name: x / factor if name in technical.PRICES else x for name, x in tactical.items()}
         columns |= {f"fvg_{name}": values for name, values in gaps._asdict().items()}
-        at = np.searchsorted(to_ms(known["close_utc"]), to_ms(bars["close_utc"]), side="right") - 1
-        columns["m30_row"] = at + (known.index[0] if len(known) else 0)
-        slow = _joined(known).reindex(columns["m30_row"]).set_index(bars.index)
-        m5 = pd.concat([bars, pd.DataFrame(columns, index=bars.index), slow], axis=1)
-        m30_session = np.append(known["session_id"].to_numpy(), -1)[at]  # -1: of no half hour
-        news = self._once.update(columns["m30_row"], m30_session, session, synthetic)
-        return FeatureTable(self._add_gate1(m5, news), m30)
+        columns["m30_row"] = at + before
+        columns |= {name: x[at] for name, x in joined.items()}
+        news = self._once.update(columns["m30_row"], m30_session[at], session, synthetic)
+        self._add_gate1(columns, news)
+        return columns, m30
 
-    def _add_gate1(self, m5: pd.DataFrame, news: np.ndarray) -> pd.DataFrame:
+    def _add_gate1(self, m5: dict[str, Any], news: np.ndarray) -> None:
         """Add events, Gate 1 and candidates; ``news`` marks the bars at which a 30-minute signal is an event."""
         events = [
-            np.where(news, m5["m30_mlmi_signal"].fillna(0), 0).astype(np.int8),
-            np.where(news, m5["m30_nwrqk_signal"].fillna(0), 0).astype(np.int8),
-            m5["fvg_mitigation_signal"].to_numpy().astype(np.int8),
+            np.where(news, _known(m5["m30_mlmi_signal"]), 0).astype(np.int8),
+            np.where(news, _known(m5["m30_nwrqk_signal"]), 0).astype(np.int8),
+            m5["fvg_mitigation_signal"].astype(np.int8),
         ]
         strengths = [
-            np.clip((m5["m30_mlmi_value"].fillna(50.0) - 50).abs() / 50, 0, 1).to_numpy(),
-            np.clip(m5["m30_nwrqk_slope"].fillna(0.0).abs() / 2, 0, 1).to_numpy(),
-            np.clip(
-                (m5["fvg_mitigation_size"] / m5["close"]).fillna(0.0) / self.gate1.fvg_strength_size, 0, 1
-            ).to_numpy(),
+            np.clip(np.abs(_known(m5["m30_mlmi_value"], 50.0) - 50) / 50, 0, 1),
+            np.clip(np.abs(_known(m5["m30_nwrqk_slope"])) / 2, 0, 1),
+            np.clip(_known(m5["fvg_mitigation_size"] / m5["close"]) / self.gate1.fvg_strength_size, 0, 1),
         ]
-        (mlmi_event, nwrqk_event, fvg_event), (mlmi_now, nwrqk_now, fvg_now) = events, strengths
-        gate = self._synergy.update(
-            mlmi_event, nwrqk_event, fvg_event, mlmi_now, nwrqk_now, fvg_now, m5["session_id"].to_numpy()
-        )
-        columns = dict(zip(SIGNALS, events, strict=True))
-        columns |= dict(zip(("strength_mlmi_now", "strength_nwrqk_now", "strength_fvg_now"), strengths, strict=True))
+        (mlmi, nwrqk, gap), (mlmi_now, nwrqk_now, gap_now) = events, strengths
+        gate = self._synergy.update(mlmi, nwrqk, gap, mlmi_now, nwrqk_now, gap_now, m5["session_id"])
+        m5 |= dict(zip(SIGNALS, events, strict=True))
+        m5 |= dict(zip(("strength_mlmi_now", "strength_nwrqk_now", "strength_fvg_now"), strengths, strict=True))
         for name, values in gate._asdict().items():
             if name in TRACKER:
                 for side, label in enumerate(("long", "short")):
-                    columns[f"gate1_{name}_{label}"] = values[:, side]
+                    m5[f"gate1_{name}_{label}"] = values[:, side]
             else:
-                columns[f"gate1_{name}"] = values
+                m5[f"gate1_{name}"] = values
         # A candidate is a traded bar with a signal, time left to trade and an ATR to place a stop by; its direction is
         # that of the signals' majority, of the first of them (MLMI, NW-RQK, FVG) when they cancel.
-        total = np.sign(sum(event.astype(np.int64) for event in events))
-        first = np.select([event != 0 for event in events], events, 0)
-        direction = np.where(gate.type != 0, gate.direction, np.where(total != 0, total, first)).astype(np.int8)
-        tradable = ((m5["session_close_utc"] > m5["close_utc"]) & m5["m30_atr"].notna()).to_numpy()
-        columns["candidate_direction"] = np.where(tradable, direction, 0).astype(np.int8)
-        return pd.concat([m5, pd.DataFrame(columns, index=m5.index)], axis=1)
+        total = np.sign(mlmi + nwrqk + gap)
+        first = np.where(mlmi != 0, mlmi, np.where(nwrqk != 0, nwrqk, gap))
+        direction = np.where(gate.type != 0, gate.direction, np.where(total != 0, total, first))
+        tradable = (m5["session_close_utc"] > m5["close_utc"]) & ~np.isnan(m5["m30_atr"])
+        m5["candidate_direction"] = np.where(tradable, direction, 0).astype(np.int8)
 
 
-def _joined(m30: pd.DataFrame) -> pd.DataFrame:
-    """The columns ``m30_*`` of 30-minute rows; numbers as float64, since before the first row there is none."""
-    kept = m30.drop(columns=[name for name in m30 if name in NOT_JOINED or name.startswith("sig_")])
-    return kept.astype(dict.fromkeys(kept.select_dtypes("number"), np.float64)).add_prefix("m30_")
+def _known(values: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+    """The values, and something neutral where there is none."""
+    return np.where(np.isnan(values), otherwise, values)
 
 
-def beside_itself(m30: pd.DataFrame) -> pd.DataFrame:
+def _joined(m30: Columns) -> dict[str, np.ndarray]:
+    """The columns ``m30_*`` of the half hour before (none: NaN) and of these; numbers as float64, to have a NaN."""
+    return {
+        f"m30_{name}": values if name.endswith("_utc") else values.astype(np.float64, copy=False)
+        for name, values in m30.items()
+        if name not in NOT_JOINED and not name.startswith("sig_")
+    }
+
+
+def beside_itself(m30: Columns) -> pd.DataFrame:
     """A row per 30-minute bar with its own columns ``m30_*``: what there is of the table without 5-minute bars."""
-    return pd.concat([m30[list(bars_module.SCHEMA)], _joined(m30)], axis=1)
+    return bars_module.frame({name: m30[name] for name in bars_module.SCHEMA} | _joined(m30))
 
 
 def build(

@@ -4,11 +4,12 @@ Oldest row first, newest last, float32, about [-1, 1]. A 30-minute row enters on
 day and not four hours of repeats.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from algospace.data.bars import Columns, from_ms, to_ms
 from algospace.features import fitted as fitted_module
 from algospace.features.fitted import Fitted
 from algospace.features.params import FeatureParams
@@ -32,6 +33,9 @@ MIRROR_TACTICAL = np.array([1, 1, -1, 1, -1, -1, 1], np.float32)
 MIRROR_SIDE = np.array([-1, -1, -1, -1, -1, 1, 1, -1, -1], np.float32)  # of the nine tactical side features
 
 
+Table: TypeAlias = pd.DataFrame | Columns
+
+
 class Rows(NamedTuple):
     """Row tables of one feature table, float32 (NaN during warm-up)."""
 
@@ -44,12 +48,21 @@ class Rows(NamedTuple):
 
 def rows(table: FeatureTable, fitted: Fitted) -> Rows:
     """Scale a feature table's columns into the rows that windows are cut from."""
+    return rows_of(table.m5, table.m30, fitted)
+
+
+def rows_of(m5: Table, m30: Table, fitted: Fitted) -> Rows:
+    """`rows` of the two tables, which may be `algospace.data.bars.Columns`."""
+    if len(m30["close_utc"]):
+        structure, regime = structure_rows(m30), fitted.regime(regime_rows(m30))
+    else:  # five bars of six
+        structure, regime = (np.empty((0, n), np.float32) for n in (len(STRUCTURE), len(fitted.regime.center)))
     return Rows(
-        structure=structure_rows(table.m30),
-        regime=fitted.regime(regime_rows(table.m30)),
-        tactical=tactical_rows(table.m5),
-        side=fitted.tactical(fitted_module.tactical_rows(table.m5)),
-        m30_row=table.m5["m30_row"].to_numpy(np.int64),
+        structure=structure,
+        regime=regime,
+        tactical=tactical_rows(m5),
+        side=fitted.tactical(fitted_module.tactical_rows(m5)),
+        m30_row=np.asarray(m5["m30_row"], np.int64),
     )
 
 
@@ -64,47 +77,47 @@ def prepared_rows(m5: pd.DataFrame, regime: RegimeRows, fitted: Fitted) -> Rows:
     )
 
 
-def regime_rows(m30: pd.DataFrame) -> np.ndarray:
+def regime_rows(m30: Table) -> np.ndarray:
     """The regime rows (n30, 12 or 155), unscaled: the path's signature where the table has it, else the MMD scores."""
     names = REGIME["sig155" if "sig_0" in m30 else "mmd12"]
-    found: np.ndarray = m30[list(names)].to_numpy()
+    found: np.ndarray = np.column_stack([np.asarray(m30[name]) for name in names])
     return found
 
 
-def structure_rows(m30: pd.DataFrame) -> np.ndarray:
+def structure_rows(m30: Table) -> np.ndarray:
     """The eight features of the Structure agent (n30, 8)."""
-    price = m30["close"].to_numpy()
+    price = np.asarray(m30["close"])
     # The hour of the exchange: New York for every calendar at hand.
-    local = m30["close_utc"].dt.tz_convert("America/New_York").dt
+    local = from_ms(to_ms(m30["close_utc"])).tz_convert("America/New_York")
     angle = 2 * np.pi * (local.hour + local.minute / 60).to_numpy() / 24
-    distance = m30["lvn_distance_points"].to_numpy()
+    distance = np.asarray(m30["lvn_distance_points"])
     columns = [
-        (m30["mlmi_value"].to_numpy() - 50) / 50,
-        m30["mlmi_signal"].to_numpy(),
-        np.clip(100 * (m30["nwrqk_value"].to_numpy() - price) / price, -5, 5) / 5,
-        np.clip(m30["nwrqk_slope"].to_numpy(), -2, 2) / 2,
+        (np.asarray(m30["mlmi_value"]) - 50) / 50,
+        np.asarray(m30["mlmi_signal"]),
+        np.clip(100 * (np.asarray(m30["nwrqk_value"]) - price) / price, -5, 5) / 5,
+        np.clip(np.asarray(m30["nwrqk_slope"]), -2, 2) / 2,
         np.where(np.isnan(distance), 0.0, np.exp(-100 * np.abs(distance) / price)),
-        np.nan_to_num(m30["lvn_nearest_strength"].to_numpy()) / 100,
+        np.nan_to_num(np.asarray(m30["lvn_nearest_strength"])) / 100,
         np.sin(angle),
         np.cos(angle),
     ]
     return np.column_stack(columns).astype(np.float32)
 
 
-def tactical_rows(m5: pd.DataFrame) -> np.ndarray:
+def tactical_rows(m5: Table) -> np.ndarray:
     """The seven features of the Tactical agent (n5, 7)."""
-    price = m5["close"].to_numpy()
-    level, age = m5["fvg_nearest_level"].to_numpy(), m5["fvg_age"].to_numpy()
-    ratio = m5["volume_ratio"].to_numpy()
+    price = np.asarray(m5["close"])
+    level, age = np.asarray(m5["fvg_nearest_level"]), np.asarray(m5["fvg_age"])
+    ratio = np.asarray(m5["volume_ratio"])
     columns = [
-        m5["fvg_bullish_active"].to_numpy(),
-        m5["fvg_bearish_active"].to_numpy(),
+        np.asarray(m5["fvg_bullish_active"]),
+        np.asarray(m5["fvg_bearish_active"]),
         np.where(np.isnan(level), 0.0, np.clip(100 * (level - price) / price, -2, 2) / 2),
         # Without a gap the age feature is 0: exp(0) = 1 would say "brand new".
         np.where(np.isnan(level), 0.0, np.exp(-np.maximum(age, 0) / 10)),
-        m5["fvg_mitigation_signal"].to_numpy(),
+        np.asarray(m5["fvg_mitigation_signal"]),
         # Momentum never bridges sessions: the first bars of one have none.
-        np.nan_to_num(np.clip(m5["momentum_5"].to_numpy() / 5, -1, 1)),
+        np.nan_to_num(np.clip(np.asarray(m5["momentum_5"]) / 5, -1, 1)),
         # tanh(ln r), written so that a bar without volume gives -1.
         (ratio**2 - 1) / (ratio**2 + 1),
     ]
@@ -141,6 +154,38 @@ class Completeness:
         return whole
 
 
+class RowHistory:
+    """The rows that windows of later bars will need: as many as the longest windows, however many there have been."""
+
+    def __init__(self, params: FeatureParams) -> None:
+        self._m5 = max(params.window_5m, params.window_arbitrage) - 1
+        self._m30 = max(params.window_30m, params.window_regime) - 1
+        self._kept: Rows | None = None  # its ``m30_row`` counts from the first kept 30-minute row
+
+    def join(self, rows: Rows, m30_rows: int) -> tuple[Rows, int]:
+        """Put what was kept before the next rows; return both as one, and how many 5-minute rows were put before.
+
+        ``m30_rows`` is the number of 30-minute rows before ``rows``; the result's ``m30_row`` counts its own.
+        """
+        if self._kept is None:
+            joined, front = rows, 0
+        else:
+            known = len(self._kept.structure)
+            own = rows._replace(m30_row=rows.m30_row - m30_rows + known)
+            joined, front = Rows(*map(np.concatenate, zip(self._kept, own, strict=True))), len(self._kept.tactical)
+        first = max(len(joined.tactical) - self._m5, 0)
+        reach = joined.m30_row[first:].min(initial=len(joined.structure))
+        first_m30 = max(min(int(reach), len(joined.structure) - 1) - self._m30, 0)
+        self._kept = Rows(
+            joined.structure[first_m30:].copy(),
+            joined.regime[first_m30:].copy(),
+            joined.tactical[first:].copy(),
+            joined.side[first:].copy(),
+            joined.m30_row[first:] - first_m30,
+        )
+        return joined, front
+
+
 def finite_run(values: np.ndarray, before: int = 0) -> np.ndarray:
     """How many rows in a row, up to each, are finite; ``before`` were so in front of the first."""
     return _run_length(np.isfinite(values).all(axis=1), before)
@@ -154,10 +199,12 @@ def _run_length(flags: np.ndarray, before: int = 0) -> np.ndarray:
 
 
 def gate1_code(m5: pd.DataFrame, ends: np.ndarray, direction: np.ndarray, params: Gate1Params) -> np.ndarray:
-    """Gate 1 as the agents see it (len(ends), 22), float32, mirrored so that the signal's direction is up.
+    """Gate 1 as the agents see it (len(ends), 24), float32, mirrored so that the signal's direction is up.
 
     Completed type (4), which signals fire now and whether they agree (3), strengths (3), the tracker of the signal's
-    direction: stage (2), first and second kind (6), age (1), then bars to complete, quality and the direction (3).
+    direction: stage (2), first and second kind (6), age (1), then bars to complete, quality and the direction (3); how
+    volatile the market is (log of the 30-minute ATR in per cent of the price) and how busy (tanh of the log of the
+    volume ratio).
     """
     at = m5.iloc[ends]
     long = direction > 0
@@ -168,6 +215,7 @@ def gate1_code(m5: pd.DataFrame, ends: np.ndarray, direction: np.ndarray, params
 
     signals = at[["mlmi_sig", "nwrqk_sig", "fvg_sig"]].to_numpy() * direction[:, None]
     strengths = at[["strength_mlmi_now", "strength_nwrqk_now", "strength_fvg_now"]].to_numpy()
+    ratio = at["volume_ratio"].to_numpy()
     columns = [
         at["gate1_type"].to_numpy()[:, None] == np.arange(1, 5),
         signals,
@@ -179,8 +227,10 @@ def gate1_code(m5: pd.DataFrame, ends: np.ndarray, direction: np.ndarray, params
         at["gate1_bars_to_complete"].to_numpy()[:, None] / params.window,
         at["gate1_quality"].fillna(0.0).to_numpy()[:, None],
         direction[:, None],
+        np.log(100 * at["m30_atr"].to_numpy() / at["close"].to_numpy())[:, None],
+        ((ratio**2 - 1) / (ratio**2 + 1))[:, None],
     ]
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
-GATE1_CODE = 22
+GATE1_CODE = 24

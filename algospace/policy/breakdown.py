@@ -9,8 +9,9 @@ import pandas as pd
 
 from algospace import market, track_record
 from algospace.performance import rounded
-from algospace.policy.decide import Record, Replay
+from algospace.policy.decide import Replay
 from algospace.policy.params import ExportParams
+from algospace.policy.records import Decision
 
 CLOCK = "America/New_York"  # of the hours
 SYNERGIES = ("MLMI, NW-RQK, FVG", "MLMI, FVG, NW-RQK", "NW-RQK, FVG, MLMI", "NW-RQK, MLMI, FVG")  # types 1 to 4
@@ -33,17 +34,17 @@ def funnel(replay: Replay, first_row: int) -> dict[str, int]:
     }
 
 
-def refusals(records: list[Record]) -> dict[str, int]:
+def refusals(records: list[Decision]) -> dict[str, int]:
     """How often each reason was given, most frequent first."""
     counts = Counter(reason for record in records for reason in record["reasons"])
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _local(record: Record) -> pd.Timestamp:
+def _local(record: Decision) -> pd.Timestamp:
     return pd.Timestamp(record["time"]).tz_convert(CLOCK)
 
 
-GROUPS: dict[str, Callable[[Record], str]] = {
+GROUPS: dict[str, Callable[[Decision], str]] = {
     "archetype": lambda record: str(record.get("archetype", UNJUDGED)),
     "synergy": lambda record: f"{record['synergy']['type']}: {SYNERGIES[record['synergy']['type'] - 1]}",
     "hour": lambda record: f"{_local(record).hour:02d}:00",

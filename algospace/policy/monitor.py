@@ -11,14 +11,15 @@ from algospace import drift
 from algospace.drift import Drift
 from algospace.features import table as table_module
 from algospace.features import windows
-from algospace.policy.decide import Policy, Record, decide
+from algospace.policy.decide import Policy, decide
+from algospace.policy.records import Decision
 
 
 class Seen(NamedTuple):
     """What a policy met on a stretch of bars, and how it answered."""
 
     inputs: dict[str, np.ndarray]  # name -> value at every traded bar, NaN where there is none
-    records: list[Record]  # of the events that were judged
+    records: list[Decision]  # of the events that were judged
 
 
 class Finding(NamedTuple):

@@ -8,8 +8,8 @@ import pandas as pd
 
 from algospace import artefacts
 from algospace.performance import rounded
-from algospace.policy.decide import Record
 from algospace.policy.evaluation import POLICY, Evaluation, with_costs
+from algospace.policy.records import Decision
 
 UTC = "datetime64[ms, UTC]"
 TRADE_TYPES = {
@@ -48,7 +48,7 @@ def decisions(found: Evaluation) -> pd.DataFrame:
     return table.assign(time_utc=pd.to_datetime(table["time_utc"], utc=True)).astype(DECISION_TYPES)
 
 
-def _decision(record: Record, net_r: float) -> dict[str, Any]:
+def _decision(record: Decision, net_r: float) -> dict[str, Any]:
     consensus, proposal = record.get("consensus", {}), record.get("proposal", {})
     return {
         "time_utc": record["time"],

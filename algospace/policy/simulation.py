@@ -1,15 +1,17 @@
 """Trade a sequence of events through one account: the same for the policy and for its baselines."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from algospace import market
+from algospace.data.bars import Columns, columns, from_ms, to_ms
 from algospace.data.contracts import Contract
 from algospace.mrms.track import Track, outcome_vector, risk_vector
+from algospace.policy.account import AccountState, ClosedTrade, WorkingOrder
 
 
 class Order(NamedTuple):
@@ -24,11 +26,235 @@ class Order(NamedTuple):
     confidence: float  # of the proposed size
 
 
+class Trade(NamedTuple):
+    """A filled order and its end; moments in ms since 1970 UTC."""
+
+    event: int  # number of the event, -1 for an order that the account began with
+    row: int  # of the event's bar, counted from the first bar of all; -1 likewise
+    decided_utc: int
+    entry_utc: int
+    exit_utc: int
+    side: int
+    units: int
+    entry: float
+    exit: float
+    stop_distance: float
+    stop_atr: float
+    reward_risk: float
+    delay: int
+    exit_reason: str
+    bars: int
+    net_r: float
+    pnl: float
+    costs: float
+    session_id: int
+
+
 class Simulation(NamedTuple):
     """What came of the orders."""
 
     trades: pd.DataFrame  # a row per filled order
     equity: pd.DataFrame  # close_utc, equity (marked at each close) from the first row on
+
+
+class _Working(NamedTuple):
+    """An order that waits for its fill, or the trade that it has become."""
+
+    order: Order
+    event: int
+    row: int
+    decided: int
+    wait: int
+    entry: float = np.nan
+    entered: int = 0  # start of the bar of the fill
+    held: int = 0
+
+
+class _Bar(NamedTuple):
+    """The last bar that was seen."""
+
+    close: float
+    close_utc: int
+    session_id: int
+    session_close_utc: int
+
+
+class Simulator:
+    """One account and at most one order of it, as the bars come; what it knows is closed.
+
+    What it remembers grows by its closed trades alone.
+    """
+
+    def __init__(self, contract: Contract, params: market.MarketParams, start: AccountState | None = None) -> None:
+        self.contract, self.params = contract, params
+        self.costs = market.Costs.of(contract, params.cost_multiplier)
+        self.account = market.Account.new(params.account.equity, (1,))
+        self.track = Track.empty()
+        self._closed: list[ClosedTrade] = []
+        self._working: _Working | None = None
+        self._session: int | None = None
+        self._last: _Bar | None = None
+        self._rows = 0
+        if start is not None:
+            self._go_on_from(start)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an order waits or a trade is open, as far as is known."""
+        return self._working is not None
+
+    def update(self, bars: Columns) -> list[Trade]:
+        """Let the next bars pass and return the trades that are now known to be closed."""
+        session = bars["session_id"]
+        if not session.size:
+            return []
+        closed = []
+        if self._working is not None:
+            own = session == self._session
+            count = session.size if own.all() else int(own.argmin())
+            trade = self._follow(bars, count)
+            if trade is None and count < session.size:
+                self._last = _bar(bars, count - 1) if count else self._last
+                trade = self._end_session()
+            if trade is not None:
+                closed.append(trade)
+        if session[-1] != self._session:
+            self.account = self.account.begin_session(torch.tensor([True]))
+            self._session = int(session[-1])
+        self._last = _bar(bars, -1)
+        self._rows += session.size
+        return closed
+
+    def pass_over(self, count: int) -> None:
+        """Count bars that pass before the account begins."""
+        self._rows += count
+
+    def place(self, order: Order, event: int) -> None:
+        """Place an order at the close of the last bar; there is no other."""
+        assert self._working is None
+        assert self._last is not None
+        self._working = _Working(order, event, self._rows - 1, self._last.close_utc, order.delay)
+
+    def finish(self) -> Trade | None:
+        """The trade that is open when there are no more bars, at the last close; it does not count as closed."""
+        working, last = self._working, self._last
+        if working is None or last is None or np.isnan(working.entry):
+            return None
+        price = market.leaves_at(last.close, working.order.side, self.costs.slippage)
+        over = last.close_utc >= last.session_close_utc
+        return self._trade(working, market.SESSION if over else market.OPEN, price, last.close_utc)
+
+    def state(self) -> AccountState:
+        """Give what a simulation of the bars that follow begins with."""
+        account, working = self.account, self._working
+        return AccountState(
+            time=None if self._last is None else from_ms(np.array([self._last.close_utc]))[0].isoformat(),
+            equity=float(account.equity[0]),
+            peak=float(account.peak[0]),
+            session_id=self._session,
+            session_start=float(account.session_start[0]),
+            session_trades=int(account.session_trades[0]),
+            losing_streak=int(account.losing_streak[0]),
+            trades=list(self._closed),
+            working=None
+            if working is None
+            else WorkingOrder(
+                direction="long" if working.order.side > 0 else "short",
+                units=working.order.units,
+                stop_distance=working.order.stop,
+                reward_risk=working.order.reward_risk,
+                stop_atr=working.order.stop_atr,
+                confidence=working.order.confidence,
+                wait=working.wait,
+                entry=None if np.isnan(working.entry) else float(working.entry),
+                held=working.held,
+            ),
+        )
+
+    def _go_on_from(self, start: AccountState) -> None:
+        since = start.equity if start.session_start is None else start.session_start
+        numbers = (start.equity, start.peak, since)
+        counts = (start.session_trades, start.losing_streak)
+        self.account = market.Account(
+            *(torch.tensor([x], dtype=torch.float64) for x in numbers), *(torch.tensor([x]) for x in counts)
+        )
+        self._session = start.session_id
+        for trade in start.trades:
+            self._remember(trade)
+        if start.working is not None:
+            own = start.working
+            order = Order(
+                1 if own.direction == "long" else -1, own.stop_distance, own.reward_risk, own.units, own.wait,
+                own.stop_atr, own.confidence,
+            )  # fmt: skip
+            entry = np.nan if own.entry is None else own.entry
+            self._working = _Working(order, -1, -1, 0, own.wait, entry, 0, own.held)
+
+    def _follow(self, bars: Columns, count: int) -> Trade | None:
+        """Let the first ``count`` bars, of the order's own session, pass."""
+        assert self._working is not None
+        working, order = self._working, self._working.order
+        target = market.target_distance(np.array(order.stop), np.array(order.reward_risk), self.costs.tick)
+        ended, row, price, entry, entered, wait, held = market.follow(
+            bars["open"], bars["high"], bars["low"], bars["close"], ~bars["is_synthetic"], 0, count, float(order.side),
+            float(order.stop), float(target), self.costs.slippage, self.params.max_bars, working.wait, working.entry,
+            working.held,
+        )  # fmt: skip
+        start = working.entered if entered < 0 else int(bars["start_utc"][entered])
+        self._working = working._replace(wait=wait, entry=entry, entered=start, held=held)
+        if ended == market.NO_FILL:
+            return None
+        trade = self._trade(self._working, ended, price, int(bars["close_utc"][row]))
+        self._settle(trade, order.confidence)
+        return trade
+
+    def _end_session(self) -> Trade | None:
+        """End what the last session left: its order is gone, its trade left at its last close."""
+        working, last = self._working, self._last
+        assert working is not None
+        self._working = None
+        if np.isnan(working.entry) or last is None:
+            return None
+        price = market.leaves_at(last.close, working.order.side, self.costs.slippage)
+        trade = self._trade(working, market.SESSION, price, last.close_utc)
+        self._settle(trade, working.order.confidence)
+        return trade
+
+    def _trade(self, working: _Working, ended: int, price: float, exit_utc: int) -> Trade:
+        order, costs = working.order, self.costs
+        net_r = float(
+            market.result(float(order.side), working.entry, price, order.stop, costs.commission / costs.point_value)
+        )
+        pnl = net_r * order.stop * (order.units * self.contract.point_value)
+        session = self._session
+        assert session is not None
+        return Trade(
+            working.event, working.row, working.decided, working.entered, exit_utc, order.side, order.units,
+            float(working.entry), float(price), order.stop, order.stop_atr, order.reward_risk, order.delay,
+            market.EXITS[ended], working.held, net_r, pnl, 2 * costs.commission * order.units, session,
+        )  # fmt: skip
+
+    def _settle(self, trade: Trade, confidence: float) -> None:
+        self._working = None
+        self.account = self.account.settle(torch.tensor([trade.pnl], dtype=torch.float64), torch.tensor([True]))
+        given = {name: getattr(trade, name) for name in ClosedTrade.model_fields if name not in ("confidence", "exit")}
+        self._remember(ClosedTrade.model_validate(given | {"confidence": confidence, "exit": trade.exit_reason}))
+
+    def _remember(self, trade: ClosedTrade) -> None:
+        self._closed.append(trade)
+        exits = np.array([market.EXITS.index(trade.exit)])
+        self.track = self.track.then(
+            Track(
+                risk_vector(np.array([trade.units]), trade.stop_atr, trade.reward_risk, trade.confidence),
+                outcome_vector(exits, np.array([trade.net_r]), np.array([trade.bars])),
+                np.array([trade.pnl]),
+                np.array([trade.session_id]),
+            )
+        )
+
+
+def _bar(bars: Columns, row: int) -> _Bar:
+    return _Bar(*(bars[name][row].item() for name in _Bar._fields))
 
 
 # Asked at an event for an order: (number of the event, account, its closed trades, whether a trade is open) -> order
@@ -49,64 +275,57 @@ def simulate(
     ``choose`` sees the account as it is at the event, and the trades that are known to be closed; an order it gives
     while a trade is open is not placed.
     """
-    venue = market.Venue.of(bars, contract, params)
-    view, costs, session = venue.bars, venue.costs, venue.session
-    account = market.Account.new(params.account.equity, (1,))
-    current = None
-    busy_until, held = first_row, None  # held: P&L of what is open, and whether it was filled
-    trades: list[dict[str, Any]] = []
-    track, pending = Track.empty(), None  # the record so far; the trade that will be its next
-    equity = np.full(len(bars), params.account.equity)
+    simulator, table = Simulator(contract, params), columns(bars)
+    trades: list[Trade] = []
+    at = 0
     for k, row in enumerate(rows):
-        if held is not None and busy_until <= row:
-            account, held = account.settle(*held), None
-            if pending is not None:
-                track, pending = track.then(pending), None
-        if session[row] != current:
-            account, current = account.begin_session(torch.tensor([True])), session[row]
-        order = choose(k, account, track, held is not None)
-        if order is None or held is not None:
-            continue
-        given = (row, order.side, order.stop, order.reward_risk, order.delay)
-        at, side, stop, reward_risk, delay = (np.array([x]) for x in given)
-        outcome = market.bracket(view, at, side, stop, reward_risk, delay, costs, params.max_bars)
-        entry, end = int(outcome.entry_row[0]), int(outcome.exit_row[0])
-        exit_reason = int(outcome.exit[0])
-        busy_until = int(market.known_row(view, at, outcome)[0])
-        held = torch.zeros(1, dtype=torch.float64), torch.tensor([False])
-        if entry < 0:
-            continue
-        before = float(account.equity[0])
-        money = order.units * contract.point_value
-        pnl = float(outcome.net_r[0]) * order.stop * money
-        marked = order.side * (view.close[entry : end + 1] - outcome.entry_price[0]) * money
-        equity[entry : end + 1] = before + marked - costs.commission * order.units
-        if exit_reason != market.OPEN:
-            equity[end:] = before + pnl
-        held = torch.tensor([pnl], dtype=torch.float64), torch.tensor([True])
-        pending = Track(
-            risk_vector(np.array([order.units]), order.stop_atr, order.reward_risk, order.confidence),
-            outcome_vector(outcome.exit, outcome.net_r, outcome.exit_row - outcome.entry_row + 1),
-            np.array([pnl]),
-            session[outcome.exit_row].astype(np.int64),
-        )
-        trades.append(
-            {
-                "event": k, "row": row, "decided_utc": bars["close_utc"].iloc[row],
-                "entry_utc": bars["start_utc"].iloc[entry],
-                "exit_utc": bars["close_utc"].iloc[end], "side": order.side, "units": order.units,
-                "entry": outcome.entry_price[0], "exit": outcome.exit_price[0], "stop_distance": order.stop,
-                "stop_atr": order.stop_atr, "reward_risk": order.reward_risk, "delay": order.delay,
-                "exit_reason": market.EXITS[exit_reason],
-                "bars": end - entry + 1, "net_r": outcome.net_r[0], "pnl": pnl,
-                "costs": 2 * costs.commission * order.units, "session_id": session[end],
-            }
-        )  # fmt: skip
-    curve = pd.DataFrame({"close_utc": bars["close_utc"], "session_id": session, "equity": equity})
-    return Simulation(pd.DataFrame(trades, columns=TRADE_COLUMNS), curve.iloc[first_row:].reset_index(drop=True))
+        trades += simulator.update(part(table, at, row + 1))
+        at = row + 1
+        order = choose(k, simulator.account, simulator.track, simulator.is_open)
+        if order is not None and not simulator.is_open:
+            simulator.place(order, k)
+    trades += simulator.update(part(table, at, len(bars)))
+    return told(trades, simulator.finish(), bars, contract, params, params.account.equity, first_row)
 
 
-TRADE_COLUMNS = (
-    "event", "row", "decided_utc", "entry_utc", "exit_utc", "side", "units", "entry", "exit", "stop_distance",
-    "stop_atr", "reward_risk", "delay", "exit_reason", "bars", "net_r", "pnl", "costs", "session_id",
-)  # fmt: skip
+def part(table: Columns, first: int, end: int) -> Columns:
+    """Rows ``first`` to ``end - 1`` of a table."""
+    return {name: values[first:end] for name, values in table.items()}
+
+
+def told(
+    trades: list[Trade],
+    open_trade: Trade | None,
+    bars: pd.DataFrame,
+    contract: Contract,
+    params: market.MarketParams,
+    start: float,
+    first_row: int = 0,
+) -> Simulation:
+    """The trades of an account that began with the equity ``start``, and its equity marked at each close.
+
+    A trade that ends at a bar's close counts there, whenever its end was known.
+    """
+    costs = market.Costs.of(contract, params.cost_multiplier)
+    starts, ends, close = to_ms(bars["start_utc"]), to_ms(bars["close_utc"]), bars["close"].to_numpy()
+    equity = np.full(len(bars), start)
+    before = start
+    known = trades if open_trade is None else [*trades, open_trade]
+    for trade in known:
+        entry, end = (int(np.searchsorted(*pair)) for pair in ((starts, trade.entry_utc), (ends, trade.exit_utc)))
+        money = trade.units * contract.point_value
+        marked = trade.side * (close[entry : end + 1] - trade.entry) * money
+        equity[entry : end + 1] = before + marked - costs.commission * trade.units
+        if trade.exit_reason != market.EXITS[market.OPEN]:
+            before += trade.pnl
+            equity[end:] = before
+    table = pd.DataFrame(known, columns=TRADE_COLUMNS)
+    for name in ("decided_utc", "entry_utc", "exit_utc"):
+        table[name] = from_ms(table[name].to_numpy(np.int64))
+    curve = pd.DataFrame(
+        {"close_utc": bars["close_utc"], "session_id": bars["session_id"].to_numpy(), "equity": equity}
+    )
+    return Simulation(table, curve.iloc[first_row:].reset_index(drop=True))
+
+
+TRADE_COLUMNS = Trade._fields

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.cluster import KMeans
 
 from algospace.params import Params
 from algospace.performance import stationary_bootstrap_interval
@@ -49,6 +48,8 @@ class Space(NamedTuple):
         y = unsquashed(vectors)
         axes = kinetic_axes(y, rows, lag)
         places = y @ axes
+        from sklearn.cluster import KMeans  # here, since whoever decides fits nothing
+
         found = KMeans(k, n_init=10, random_state=seed).fit(places).labels_
         # k-means numbers its clusters by chance; the most populous one comes first.
         found = np.argsort(np.argsort(-np.bincount(found, minlength=k), kind="stable"))[found]

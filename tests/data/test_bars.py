@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algospace.data.bars import SCHEMA, Resampler, assign_sessions, fill_gaps, heiken_ashi, resample
+from algospace.data.bars import (
+    SCHEMA,
+    Resampler,
+    assign_sessions,
+    columns,
+    fill_gaps,
+    frame,
+    heiken_ashi,
+    resample,
+)  # fmt: skip
 
 FIELDS = ["open", "high", "low", "close", "volume"]
 
@@ -64,8 +73,8 @@ def test_resampling_does_not_depend_on_the_chunks(filled, bounds, minutes):
     whole = resample(filled, minutes)
     stream = Resampler(minutes)
     cuts = [0, *sorted(bounds), len(filled)]
-    parts = [stream.update(filled.iloc[min(a, len(filled)) : min(b, len(filled))]) for a, b in pairwise(cuts)]
-    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
+    parts = [stream.update(columns(filled.iloc[min(a, len(filled)) : min(b, len(filled))])) for a, b in pairwise(cuts)]
+    pd.testing.assert_frame_equal(pd.concat([frame(part) for part in parts], ignore_index=True), whole)
 
 
 @given(

@@ -1,0 +1,98 @@
+"""An account's file says what is wrong with it, in one line that names the key."""
+
+import json
+
+import pytest
+
+from algospace.errors import InputError
+from algospace.policy import account
+from algospace.policy.decide import decide
+
+TRADE = {
+    "units": 2, "stop_atr": 1.5, "reward_risk": 2.0, "confidence": 0.5, "exit": "target", "net_r": 1.9, "bars": 7,
+    "pnl": 150.0, "session_id": 20220110,
+}  # fmt: skip
+WORKING = {
+    "direction": "long", "units": 1, "stop_distance": 5.0, "reward_risk": 2.0, "stop_atr": 1.0, "confidence": 0.5,
+    "wait": 0, "entry": 4800.25, "held": 3,
+}  # fmt: skip
+WHOLE = {
+    "time": "2022-01-11T15:00:00+00:00", "equity": 90_000.0, "peak": 101_000.0, "session_id": 20220111,
+    "session_start": 91_000.0, "session_trades": 2, "losing_streak": 1, "trades": [TRADE], "working": WORKING,
+}  # fmt: skip
+
+
+def written(tmp_path, content):
+    path = tmp_path / "account.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    "content", [WHOLE, {"equity": 50_000, "peak": 50_000}, WHOLE | {"working": None, "time": None}]
+)
+def test_a_file_is_read(tmp_path, content):
+    found = account.read(written(tmp_path, content))
+    assert found.equity == content["equity"]
+    assert account.AccountState.model_validate_json(found.model_dump_json(), strict=True) == found
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "invalid JSON"),
+        ("[]", "should be an object, found []"),
+        ({"peak": 1.0}, "equity: field required"),
+        (WHOLE | {"equity": 0}, "equity: input should be greater than 0, found 0"),
+        (WHOLE | {"equity": "1"}, "equity: input should be a valid number, found '1'"),
+        ('{"equity": NaN, "peak": 1}', "equity: "),
+        (WHOLE | {"peak": 80_000.0}, "expected a peak of at least the equity"),
+        (WHOLE | {"unknown": 1}, "unknown: extra inputs"),
+        (WHOLE | {"time": "noon"}, "time: expected an ISO time with its zone, found 'noon'"),
+        (WHOLE | {"time": "2022-01-11T15:00:00"}, "time: expected an ISO time with its zone"),
+        (WHOLE | {"session_id": None}, "session_id that the working order belongs to"),
+        (WHOLE | {"losing_streak": -1}, "losing_streak: "),
+        (WHOLE | {"trades": [TRADE | {"exit": "sold"}]}, "trades.0.exit: "),
+        (WHOLE | {"working": WORKING | {"held": 0}}, "working: expected held of at least 1 with an entry"),
+        (WHOLE | {"working": WORKING | {"direction": "up"}}, "working.direction: "),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path, content, words):
+    path = written(tmp_path, content)
+    with pytest.raises(InputError) as caught:
+        account.read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert words in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("make", ["missing", "directory"])
+def test_no_file_is_refused(tmp_path, make):
+    path = tmp_path / "account.json"
+    if make == "directory":
+        path.mkdir()
+    with pytest.raises(InputError, match="expected the JSON file of an account"):
+        account.read(path)
+
+
+def test_the_account_decides_what_may_be_risked(trading, market_bars):
+    """A poor account takes fewer units, one near its drawdown limit none; nothing before its time is decided."""
+    bars = market_bars.iloc[:6000]
+    whole = decide(trading, bars).records
+    time = bars["close_utc"].iloc[4000]
+
+    def of(**changes):
+        state = account.AccountState.model_validate(
+            {"equity": 100_000.0, "peak": 100_000.0, "time": time.isoformat()} | changes
+        )
+        return decide(trading, bars, account=state).records
+
+    later = [r["id"] for r in whole if r["time"] > time.isoformat()]
+    assert len(later) > 3
+    rich, poor, ruined = of(), of(equity=4_000.0, peak=4_000.0), of(peak=200_000.0)
+    assert [r["id"] for r in rich] == [r["id"] for r in poor] == [r["id"] for r in ruined] == later
+    assert any(a["units"] > b["units"] for a, b in zip(rich, poor, strict=True))
+    asked = [r for r in ruined if "checks" in r]
+    assert asked
+    assert all("limit: drawdown" in r["reasons"] for r in asked)

@@ -1,0 +1,195 @@
+"""Bar by bar the decisions are those of the whole table, to the last bit, and a bad bar changes nothing."""
+
+import copy
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from algospace.data.bars import VALUES
+from algospace.errors import InputError
+from algospace.policy.account import AccountState
+from algospace.policy.decide import decide
+from algospace.policy.stream import Bar, Stream
+
+LENGTH, HISTORY = 5_000, 4_000
+
+
+def traded(bars: pd.DataFrame) -> list[Bar]:
+    """The bars that a feed would deliver: none that only fills a hole."""
+    real = bars[~bars["is_synthetic"]]
+    columns = zip(*(real[name] for name in ("start_utc", *VALUES, "contract_id")), strict=True)
+    return [Bar(*row) for row in columns]
+
+
+@pytest.fixture(scope="module")
+def clean(market_bars):
+    return market_bars.iloc[:LENGTH]
+
+
+@pytest.fixture(scope="module")
+def holes(gappy_bars):
+    return gappy_bars.iloc[:LENGTH]
+
+
+@pytest.fixture(scope="module", params=["clean", "holes"])
+def bars(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def whole(trading, bars):
+    return decide(trading, bars)
+
+
+def later(records, bars, row):
+    return [r for r in records if pd.Timestamp(r["time"]) > bars["close_utc"].iloc[row - 1]]
+
+
+def test_bar_by_bar_is_batch(trading, holes):
+    """Several sessions, holes inside them and at their ends, trades and refusals."""
+    stream, whole = Stream(trading), decide(trading, holes)
+    found = [stream.update(bar) for bar in traded(holes)]
+    assert [r for r in found if r is not None] == whole.records
+    decisions = [r["decision"] for r in whole.records]
+    assert decisions.count("trade") > 3
+    assert decisions.count("refuse") > 1
+    closed = whole.simulation.trades[whole.simulation.trades["exit_reason"] != "still open"]
+    assert [trade.pnl for trade in stream.account.trades] == closed["pnl"].tolist()
+
+
+def test_after_a_warm_up_in_batch(trading, bars, whole):
+    stream = Stream(trading)
+    records = stream.feed(bars.iloc[:HISTORY])
+    records += [r for bar in traded(bars.iloc[HISTORY:]) if (r := stream.update(bar))]
+    assert records == whole.records
+
+
+def test_any_chunks(trading, bars, whole):
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        cuts = [0, *sorted(rng.integers(1, len(bars), 12).tolist()), len(bars)]
+        stream = Stream(trading)
+        assert [r for a, b in pairwise(cuts) for r in stream.feed(bars.iloc[a:b])] == whole.records
+
+
+def test_bars_and_chunks_in_turn(trading, bars, whole):
+    stream, records = Stream(trading), []
+    for a, b in pairwise([0, 3000, 3050, 4000, 4100, LENGTH]):
+        if b - a > 100:
+            records += stream.feed(bars.iloc[a:b])
+        else:
+            records += [r for bar in traded(bars.iloc[a:b]) if (r := stream.update(bar))]
+    assert records == whole.records
+
+
+def test_what_comes_later_changes_nothing(trading, clean):
+    one, other = Stream(trading), Stream(trading)
+    one.feed(clean.iloc[:HISTORY])
+    other.feed(clean.iloc[:HISTORY])
+    following = traded(clean.iloc[HISTORY:])
+    moved = [bar._replace(**{name: getattr(bar, name) * 1.01 for name in VALUES}) for bar in following]
+    same = [
+        one.update(a) == other.update(b)
+        for a, b in zip(following[:200], [*following[:100], *moved[100:200]], strict=True)
+    ]
+    assert all(same[:100])
+    assert one.account.time == other.account.time
+
+
+def test_another_stream_goes_on_from_the_account(trading, bars, whole):
+    """Stopped at any bar, an order waiting or a trade open: the account's JSON is all it takes beside the bars."""
+    orders = whole.simulation.trades
+    rows = [int(np.searchsorted(bars["close_utc"], orders["decided_utc"].iloc[k])) + n for k in (1, 3) for n in (1, 7)]
+    seen = set()
+    for row in [*rows, 4321]:
+        stream = Stream(trading)
+        stream.feed(bars.iloc[:row])
+        text = stream.account.model_dump_json()
+        account = AccountState.model_validate_json(text, strict=True)
+        assert account == stream.account
+        seen.add((account.working is not None, account.working is not None and account.working.entry is not None))
+        again = Stream(trading, account)
+        assert again.feed(bars) == later(whole.records, bars, row)
+        assert decide(trading, bars, account=account).records == later(whole.records, bars, row)
+    assert (True, True) in seen
+
+
+def test_memory_does_not_grow(trading, market_bars):
+    """What a stream holds after 40 days is what it held after 25, but for the account's trades."""
+
+    def held(stream):
+        history, features = stream._decider._history._kept, stream._decider._features
+        sizes = [part.nbytes for part in history]
+        lvn = features._m30._lvn._window
+        return sizes, [len(column) <= 21 * 46 for column in lvn]
+
+    stream = Stream(trading)
+    stream.feed(market_bars.iloc[:7000])
+    before = held(stream)
+    stream.feed(market_bars.iloc[7000:11_000])
+    after = held(stream)
+    assert abs(sum(after[0]) - sum(before[0])) < 2000
+    assert all(after[1])
+
+
+BAD = {
+    "time going backwards": ({"start": pd.Timedelta("-5min")}, "expected a bar after"),
+    "the same bar again": ({"start": pd.Timedelta(0)}, "expected a bar after"),
+    "off the grid": ({"start": pd.Timedelta("7min")}, "mark of 5 minutes"),
+    "off by a millisecond": ({"start": pd.Timedelta("300001ms")}, "mark of 5 minutes"),
+    "outside every session": ({"start": pd.Timedelta("10min")}, "inside a session"),
+    "NaN": ({"close": np.nan}, "close: expected a finite"),
+    "infinite": ({"high": np.inf}, "high: expected a finite"),
+    "no price": ({"low": 0.0}, "low: expected a finite"),
+    "negative volume": ({"volume": -1.0}, "volume: expected a finite"),
+    "high below low": ({"high": 0.9, "low": 1.1}, "low <= open, close <= high"),
+    "close above high": ({"close": 1.5}, "low <= open, close <= high"),
+    "a wrong price": ({"open": 3.0, "high": 3.0, "low": 3.0, "close": 3.0}, "within a factor"),
+    "another contract inside a session": ({"contract": 1}, "contract"),
+    "a contract of before": ({"contract": -1}, "contract"),
+    "no zone": ({"start": None}, "time zone"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_bar_is_refused_and_changes_nothing(trading, clean, name):
+    changes, words = BAD[name]
+    stream = Stream(trading)
+    row = 1000 if name != "outside every session" else 1104  # after a session's last bar
+    stream.feed(clean.iloc[:row])
+    *_, last = traded(clean.iloc[:row])
+    (following,) = traded(clean.iloc[row : row + 1])
+    changed = following
+    for key, value in changes.items():
+        if key == "start":
+            new = last.start + value if value is not None else last.start.tz_localize(None)
+        else:
+            new = value if key in ("contract", "volume") or not np.isfinite(value) else getattr(following, key) * value
+        changed = changed._replace(**{key: new})
+    before = copy.deepcopy(stream)
+    with pytest.raises(InputError, match=words) as caught:
+        stream.update(changed)
+    assert "\n" not in str(caught.value)
+    after = [[one.update(bar) for bar in traded(clean.iloc[row : row + 100])] for one in (stream, before)]
+    assert after[0] == after[1]
+    assert stream.account == before.account
+
+
+def test_bars_of_the_past_are_not_fed(trading, clean):
+    stream = Stream(trading)
+    stream.feed(clean.iloc[:100])
+    with pytest.raises(InputError, match="expected bars after"):
+        stream.feed(clean.iloc[50:200])
+    assert stream.feed(clean.iloc[:0]) == []
+
+
+def test_a_roll_between_sessions_passes(trading, clean):
+    stream = Stream(trading)
+    first = int(np.flatnonzero(np.diff(clean["session_id"].to_numpy()))[0]) + 1
+    for bar in traded(clean.iloc[:first]):
+        stream.update(bar)
+    (bar,) = traded(clean.iloc[first : first + 1])
+    doubled = bar._replace(contract=1, **{name: 3 * getattr(bar, name) for name in VALUES})
+    assert stream.update(doubled) is None
