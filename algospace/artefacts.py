@@ -70,6 +70,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; a missing or malformed one is an `InputError` that names it."""
+    if path.is_fifo():  # nobody may ever write to it
+        raise InputError(f"{path}: expected a JSON file, found a pipe")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -99,9 +101,12 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        return tensors, json.loads(metadata[METADATA_KEY])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        header = json.loads(metadata[METADATA_KEY])
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected safetensors with a header, found {error}") from None
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: expected safetensors with a header, found {type(header).__name__} for one")
+    return tensors, header
 
 
 class ParquetStream:

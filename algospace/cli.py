@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     features.set_defaults(run=_features)
 
-    verify = commands.add_parser("verify", help="check every hash of a bundle (exit 3 when refused)")
+    verify = commands.add_parser(
+        "verify", help="check every hash of a bundle and make its golden decisions again (exit 3 when refused)"
+    )
     verify.add_argument("bundle", metavar="BUNDLE", type=Path)
     verify.set_defaults(run=_verify)
 
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="JSON of the account to begin with (docs/bundle.md), else a fresh one",
     )
+    decide.add_argument("--onnx", action="store_true", help="run the 50 passes of the consensus by ONNX Runtime")
     decide.set_defaults(run=_decide)
 
     report = commands.add_parser(
@@ -236,13 +239,21 @@ def _reading(data: "DataParams", path: Path) -> "DataParams":  # type: ignore[na
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from algospace import artefacts
-    from algospace.policy import bundle
+    import torch
 
-    manifest = bundle.verify(arguments.bundle)
+    from algospace import artefacts
+    from algospace.policy import bundle, golden
+
+    policy, manifest = bundle.load(arguments.bundle)
+    torch.set_num_threads(policy.settings.threads)
     bundle_id = artefacts.sha256(arguments.bundle / bundle.MANIFEST)
     kind = manifest["provenance"].get("data", {}).get("source", {}).get("kind", "unknown")
-    print(f"{arguments.bundle}: whole, {len(manifest['files']) + 1} files, trained on {kind} bars, id {bundle_id}")
+    told = "no golden decisions"
+    if set(golden.GOLDEN) <= set(manifest["files"]):
+        told = f"{golden.check(policy, arguments.bundle)} golden decisions made again"
+    print(
+        f"{arguments.bundle}: whole, {len(manifest['files']) + 1} files, trained on {kind} bars, {told}, id {bundle_id}"
+    )
 
 
 def _decide(arguments: argparse.Namespace) -> None:
@@ -255,7 +266,7 @@ def _decide(arguments: argparse.Namespace) -> None:
 
     start = _utc(arguments.start)
     begins = None if arguments.account is None else account.read(arguments.account)
-    policy, _ = bundle.load(arguments.bundle)
+    policy, _ = bundle.load(arguments.bundle, "onnx" if arguments.onnx else "pytorch")
     torch.set_num_threads(policy.settings.threads)
     reading = _reading(policy.settings.data, arguments.bars)
     loaded = sources.load(reading, policy.settings.contract, arguments.bars.parent)

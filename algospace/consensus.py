@@ -4,7 +4,7 @@ Exactly 50 passes with seeded masks, run as one batch of 50 rows. The masks are 
 depends on the event alone and can be repeated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,18 +69,31 @@ def masks(team: Team, seed: int) -> list[Tensor]:
     return team.masks(mask_seeds(seed).to(next(team.parameters()).device))
 
 
-@torch.no_grad()
-def consensus(team: Team, observation: Observation, masks: list[Tensor], params: Gate2Params) -> Consensus:
-    """Run the 50 passes for one event; ``observation`` holds rows of shape (1, ...).
+# The 50 passes for one event, rows of shape (1, ...): probabilities of the actions (50, agents, 3) and delays, and
+# confidences (50, agents, 2).
+Passes = Callable[[Observation], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def passes(team: Team, masks: list[Tensor]) -> Passes:
+    """The 50 passes as PyTorch runs them.
 
     The trunks, which no dropout touches, run once: that is a pass's own result, fifty times.
     """
-    states, context = team.encode({name: value.to(masks[0].device) for name, value in observation.items()})
-    output = team.respond(states.expand(PASSES, -1, -1), context.expand(PASSES, -1), masks)
-    action = output.action.softmax(-1).double().cpu().numpy()
-    timing = output.timing.softmax(-1).double().cpu().numpy()
-    confidence = output.confidence.sigmoid().double().cpu().numpy()
-    return combine(action, timing, confidence, team.agents, params)
+
+    @torch.no_grad()
+    def run(observation: Observation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        states, context = team.encode({name: value.to(masks[0].device) for name, value in observation.items()})
+        output = team.respond(states.expand(PASSES, -1, -1), context.expand(PASSES, -1), masks)
+        parts = output.action.softmax(-1), output.timing.softmax(-1), output.confidence.sigmoid()
+        action, timing, confidence = (part.double().cpu().numpy() for part in parts)
+        return action, timing, confidence
+
+    return run
+
+
+def consensus(team: Team, observation: Observation, masks: list[Tensor], params: Gate2Params) -> Consensus:
+    """Run the 50 passes for one event; ``observation`` holds rows of shape (1, ...)."""
+    return combine(*passes(team, masks)(observation), team.agents, params)
 
 
 def combine(

@@ -5,6 +5,7 @@ the stage's own second. ``_fire.c``, preloaded, makes the N-th call of a run on 
 """
 
 import ctypes
+import functools
 import hashlib
 import io
 import json
@@ -34,7 +35,9 @@ TINY: dict[str, Any] = {
     "data.embargo_m5_bars": 2,
     "indicators.nwrqk.slope_window": 50,
     "indicators.lvn.window_sessions": 2,
+    "indicators.fvg.min_size_atr": 1.0,
     "indicators.mmd.window": 24,
+    "gate1.mlmi_dead_band": 10.0,
     "gate1.min_train_events": 1,
     "features.window_30m": 12,
     "features.window_5m": 12,
@@ -114,6 +117,7 @@ def environment(**changes: str) -> dict[str, str]:
     return clean | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"} | changes
 
 
+@functools.cache
 def declared(folder: Path, stage: str) -> list[Path]:
     """Outs, metrics and plots of a stage, relative to the folder, as ``dvc.yaml`` names them."""
     entry = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
@@ -190,8 +194,10 @@ class Furnace:
     def __exit__(self, *_: object) -> None:
         """Let the process end."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(60)
+        self._process.stdout.close()
 
     def run(
         self, stage: str, at: int = NEVER, error: int = 0, lasting: bool = False,
@@ -241,6 +247,8 @@ def serve() -> None:
     _draw_nothing()
     importlib.import_module("torch").use_deterministic_algorithms(True)  # imports much more
     importlib.import_module("algospace.pipeline.training_state").SAVE_EVERY = SAVE_EVERY
+    for stage in STAGES:  # once here: what it compiles, imports and remembers, every fork has then
+        mains[stage]()
     for line in sys.stdin:
         wish = json.loads(line)
         calls[0] = 0

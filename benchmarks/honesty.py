@@ -60,7 +60,7 @@ QUICK_PATHS = {"random_walk": 2, "planted": 1}
 LEVELS = ("deployed", "consensus")
 NONE = 1_000_000  # a limit of so many is none
 VALUES = {
-    "data.synthetic.sessions": 1000,
+    "data.synthetic.sessions": 500,
     "data.train_fraction": 0.6,
     # Some 1,500 synergies a year, about half of them planted: with the defaults, 300, nothing could be learnt.
     "indicators.fvg.min_size_atr": 0.0,

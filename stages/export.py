@@ -8,7 +8,7 @@ import pandas as pd
 from algospace import agents, artefacts, report, trials
 from algospace.calibration import Calibration
 from algospace.data import bars as bars_module
-from algospace.data.splits import TEST, TRAIN
+from algospace.data.splits import REPORT, TEST, TRAIN
 from algospace.features.fitted import Fitted
 from algospace.mrms import communication
 from algospace.mrms import model as risk_model
@@ -16,7 +16,7 @@ from algospace.params import RuntimeParams
 from algospace.pipeline import provenance, stage
 from algospace.pipeline.config import load_params
 from algospace.pipeline.settings import load_settings
-from algospace.policy import bundle, evaluation, monitor, outputs, page
+from algospace.policy import bundle, evaluation, golden, graphs, monitor, outputs, page
 from algospace.policy.decide import Policy
 from algospace.policy.params import ExportParams
 from algospace.rde import model as regime_model
@@ -35,8 +35,8 @@ VALIDATION = Path("metrics/marl.json")
 TRIALS = Path("metrics/trials.jsonl")
 LOCK = Path("requirements.lock")
 BUNDLE = Path("models/bundle")
-INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, SPACE, RISK_MODEL, COMMUNICATION, TEAM_MODEL, LOCK)
-REPORT = Path("reports/report.html")
+INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, SPACE, RISK_MODEL, COMMUNICATION, TEAM_MODEL, VALIDATION, LOCK)
+PAGE = Path("reports/report.html")
 EVALUATION = Path("reports/export")
 METRICS = Path("metrics/export.json")
 TEST_USES = (
@@ -68,15 +68,16 @@ def main() -> None:
     )
     table = pd.read_parquet(MAIN)
     bars, split = table[list(bars_module.SCHEMA)], table["split"].to_numpy()
-    seen = monitor.see(trained, bars.iloc[: np.flatnonzero(split == TRAIN)[-1] + 1])
-    bundle_id = bundle.write(
-        BUNDLE,
-        trained,
-        provenance.of_bundle(prepared_manifest, INPUTS)
-        | {"train": monitor.reference(seen), "export": params.model_dump(mode="json")},
-    )
+    train, before_test = (table.iloc[: np.flatnonzero(split == code)[-1] + 1] for code in (TRAIN, REPORT))
+    origin = provenance.of_bundle(prepared_manifest, INPUTS, artefacts.read_json(VALIDATION)) | {
+        "train": monitor.reference(monitor.see(trained, train[list(bars_module.SCHEMA)])),
+        "export": params.model_dump(mode="json"),
+    }
+    beside = graphs.export(trained) | golden.contents(trained, before_test)
+    bundle_id = bundle.write(BUNDLE, trained, origin, beside)
 
     policy, _ = bundle.load(BUNDLE)
+    golden.check(policy, BUNDLE)
     tried = trials.judged(trials.read(TRIALS))
     start = bars["close_utc"].iloc[np.flatnonzero(split == TEST)[0]]
     found = evaluation.evaluate(policy, bars, params, tried, trade_from=start)
@@ -85,7 +86,7 @@ def main() -> None:
         found, page.source(prepared_manifest["source"]), bundle_id, tried, TEST_USES, "test bars",
         page.validation_rows(artefacts.read_json(VALIDATION)),
     )  # fmt: skip
-    artefacts.write_bytes(REPORT, report.render(shown).encode())
+    artefacts.write_bytes(PAGE, report.render(shown).encode())
     outputs.write(EVALUATION, found)
     artefacts.write_json(METRICS, outputs.metrics(found, evaluation.parity(found.replay, table)))
     print(f"{report.words(shown)}\n{uses}")

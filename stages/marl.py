@@ -77,6 +77,10 @@ def main() -> None:
         confidence = exams.worth(study.run.judged["report"], exam["report"].candidates, study.calibration, seed)
         artefacts.write_json(METRICS, rounded(figures.figures(study, exam, lessons, confidence, params, settings)))
         write_curves(CURVES, study.run.history)
+        daily = figures.daily(study.runs, params, exam["report"])
+        artefacts.write_bytes(
+            CURVES / "validation_daily.tsv", daily.to_csv(sep="\t", index=False, float_format="%.6g").encode()
+        )
         histories = {k: run.history for k, run in zip(params.seeds, study.runs, strict=True)}
         pictures.write_all(PICTURES, histories, confidence, plotting.watermark(manifest["source"]))
 

@@ -32,6 +32,7 @@ def main() -> None:
     """Read, check, compute, split, write."""
     seed = load_params("seed", int)
     data, tried = sources.resolve(load_params("data", DataParams), RAW)
+    sources.confine(data, RAW)
     indicators = load_params("indicators", IndicatorParams)
     gate1 = load_params("gate1", Gate1Params)
     features = load_params("features", FeatureParams)

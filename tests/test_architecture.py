@@ -29,7 +29,7 @@ ORDER = (
     "mrms.figures", "mrms.communication", "mrms.engine", "mrms.pictures",
     "env", "parallel_env", "agents", "mappo", "consensus",
     "marl.params", "policy.params", "policy.account", "policy.records", "policy.simulation", "policy.decide",
-    "policy.stream", "policy.baselines", "policy.bundle",
+    "policy.stream", "policy.baselines", "policy.graphs", "policy.golden", "policy.model_card", "policy.bundle",
     "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "svg", "pictures",
     "wording", "report", "policy.breakdown", "policy.evaluation", "policy.monitor", "policy.outputs", "policy.page",
 )  # fmt: skip

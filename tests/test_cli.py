@@ -125,7 +125,7 @@ def test_metrics_of_the_last_run(workspace, capsys):
 def test_verify(bundle_dir, capsys):
     assert cli.main(["verify", str(bundle_dir)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{bundle_dir}: whole, 7 files, trained on synthetic bars, id ")
+    assert out.startswith(f"{bundle_dir}: whole, 8 files, trained on synthetic bars, no golden decisions, id ")
     assert out.count("\n") == 1
 
 

@@ -1,5 +1,6 @@
 """From bar files to clean bars: find, read, judge, refuse or drop, put into sessions, fill gaps."""
 
+import os
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from algospace.data.reader import Fault as Fault
 from algospace.data.reader import RawBars as RawBars
 from algospace.data.reader import read_file
 from algospace.errors import InputError
+
+_DVC_CACHE = ("files", "md5")  # CACHE/files/md5/ab/cdef...
 
 
 class RefusedBars(InputError):
@@ -51,6 +54,20 @@ def find(params: DataParams, raw_dir: Path) -> list[Path]:
         if not (raw_dir / name).is_file():
             raise InputError(f"{(raw_dir / name).as_posix()}: expected a bar file (data.files), found none")
     return [raw_dir / name for name in params.files]
+
+
+def confine(params: DataParams, raw_dir: Path) -> None:
+    """Refuse a file of the params that lies outside ``raw_dir``; a link into a DVC cache is DVC's own.
+
+    Raises
+    ------
+    InputError
+        Naming the file and where it leads.
+    """
+    for name in (*params.files, *params.m30_files):
+        target = Path(os.path.realpath(raw_dir / name))
+        if not target.is_relative_to(os.path.realpath(raw_dir)) and target.parts[-4:-2] != _DVC_CACHE:
+            raise InputError(f"data.files: expected a path below {raw_dir.as_posix()}, found {name!r}: {target}")
 
 
 def read(params: DataParams, raw_dir: Path, *, m30: bool = False) -> RawBars:

@@ -94,6 +94,8 @@ class Judged(NamedTuple):
     delay: np.ndarray
     confidence: np.ndarray  # of the chosen side; of the signal's own side where the action is pass
     net_r: np.ndarray  # realised, one unit, 0 for pass
+    agreement: np.ndarray  # how many agents voted for the action
+    epistemic: np.ndarray  # mutual information of action and pass, mean over the agents, nats
 
 
 def judge(team: agents.Team, given: Material, settings: Settings) -> Judged:
@@ -108,8 +110,9 @@ def judge(team: agents.Team, given: Material, settings: Settings) -> Judged:
         result = consensus.consensus(team, observation, masks, settings.gate2)
         side = max(result.action - 1, 0)
         net_r = candidates.net_r[i, side, result.delay] if result.action != env.PASS else 0.0
-        rows.append((result.action, result.delay, result.confidence, net_r))
-    columns = list(zip(*rows, strict=True)) or [()] * 4
+        doubt = float(result.epistemic.mean())
+        rows.append((result.action, result.delay, result.confidence, net_r, result.agreement, doubt))
+    columns = list(zip(*rows, strict=True)) or [()] * len(Judged._fields)
     return Judged(*(np.array(column) for column in columns))
 
 

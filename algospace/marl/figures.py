@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import trim_mean
 
 from algospace import env, market, performance
@@ -13,6 +14,8 @@ from algospace.marl.engine import Fold, Run, Study
 from algospace.marl.exams import Judged, Material, sides, won
 from algospace.marl.params import MARLParams
 from algospace.policy.decide import Settings
+
+SESSIONS_PER_YEAR = 252
 
 
 def figures(
@@ -98,7 +101,10 @@ def _net_r(action: np.ndarray, delay: np.ndarray, candidates: env.Candidates) ->
 
 
 def _rates(judged: Judged, given: Material, params: MARLParams, seed: int) -> dict[str, float | None]:
-    """``mean_r`` is a candidate's, passes included, with its 95 % interval over blocks a session long on average."""
+    """``mean_r`` is a candidate's, passes included, with its 95 % interval over blocks a session long on average.
+
+    ``sharpe`` is annual, of the sessions' net R.
+    """
     taken = judged.action != env.PASS
     block = max(1.0, len(taken) / len(np.unique(given.sessions)))
     low, high = performance.stationary_bootstrap_interval(
@@ -107,13 +113,28 @@ def _rates(judged: Judged, given: Material, params: MARLParams, seed: int) -> di
     return {
         "with_rate": float((judged.action == env.WITH).mean()),
         "against_rate": float((judged.action == env.AGAINST).mean()),
+        "unanimous_rate": float((judged.agreement == len(params.agents)).mean()),
+        "epistemic": float(judged.epistemic.mean()),
         "taken_mean_r": float(judged.net_r[taken].mean()) if taken.any() else None,
         "mean_r": float(judged.net_r.mean()),
         "mean_r_low": low,
         "mean_r_high": high,
         "synergy_mean_r": float(judged.net_r[given.synergies].mean()) if given.synergies.any() else None,
         "total_r": float(judged.net_r.sum()),
+        "sharpe": performance.sharpe(_by_session(judged, given), SESSIONS_PER_YEAR),
     }
+
+
+def _by_session(judged: Judged, given: Material) -> np.ndarray:
+    """Net R (sessions,) of each session that has candidates."""
+    sessions, at = np.unique(given.sessions, return_inverse=True)
+    return np.bincount(at, judged.net_r, len(sessions))
+
+
+def daily(runs: list[Run], params: MARLParams, given: Material) -> pd.DataFrame:
+    """Net R of each session of the reporting half ``given``, a column a seed: what configurations are compared by."""
+    columns = {f"seed_{k}": _by_session(run.judged["report"], given) for k, run in zip(params.seeds, runs, strict=True)}
+    return pd.DataFrame({"session_id": np.unique(given.sessions)} | columns)
 
 
 def seeds(runs: list[Run], params: MARLParams, exported: int, seed: int) -> dict[str, Any]:

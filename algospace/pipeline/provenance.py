@@ -11,14 +11,18 @@ from algospace.errors import InputError
 TEST_USES = Path("logs/test_uses.jsonl")
 
 
-def of_bundle(prepared: dict[str, Any], inputs: Sequence[Path]) -> dict[str, Any]:
-    """Hashes of everything that the bundle was made from, and the data's source, contract and splits.
+def of_bundle(prepared: dict[str, Any], inputs: Sequence[Path], validation: dict[str, Any]) -> dict[str, Any]:
+    """Hashes of everything that the bundle was made from; the data's source, contract, splits and quality; figures.
+
+    ``validation`` are the metrics of validation (`metrics/marl.json`). Synthetic data are watermarked by their source.
 
     No git revision, host or date: the same inputs give the same bundle.
     """
     return {
         "inputs": {path.as_posix(): artefacts.sha256(path) for path in inputs},
         "data": {key: prepared[key] for key in ("source", "contract", "splits")},
+        "quality": prepared["quality"]["score"],
+        "validation": validation,
     }
 
 

@@ -1,13 +1,14 @@
 """The bundle: a directory that carries a policy from export to use, verified before it is read.
 
-Tensors as safetensors, everything else in ``manifest.json``, which holds the sha256 of every other file and its own
-digest. Nothing in it depends on when, where or by whom it was made. A missing, altered or extra file is refused by
-its name: there is no default to fall back on.
+Tensors as safetensors, the networks as ONNX graphs beside them, golden decisions, a model card, and everything else in
+``manifest.json``, which holds the sha256 of every other file and its own digest. Nothing in it depends on when, where
+or by whom it was made. A missing, altered or extra file is refused by its name: there is no default to fall back on.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -21,25 +22,31 @@ from algospace.errors import BundleError, InputError
 from algospace.features.fitted import Fitted
 from algospace.features.params import FeatureParams
 from algospace.features.table import SIDE
+from algospace.features.windows import REGIME, STRUCTURE, TACTICAL
 from algospace.indicators.params import IndicatorParams
 from algospace.mrms import communication
 from algospace.mrms import model as risk_model
 from algospace.mrms.model import require_features
 from algospace.mrms.state import feature_names
+from algospace.policy import graphs, model_card
 from algospace.policy.decide import Policy, Settings
+from algospace.policy.golden import GOLDEN
+from algospace.policy.graphs import CONSENSUS, GRAPHS
 from algospace.rde import model as regime_model
 from algospace.rde.space import Space
 from algospace.synergy import Gate1Params
 
 # What building a policy out of forged content may raise (pydantic's and our own errors are ValueErrors).
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-SCHEMA = 1
-MANIFEST = "manifest.json"
+SCHEMA = 2
+MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
 TENSORS = (
     "fitted.safetensors", "rde.safetensors", "space.safetensors", "mrms.safetensors", "memory.safetensors",
     "marl.safetensors",
 )  # fmt: skip
-_KEYS = {"files", "settings", "seed", "threads", "calibration", "provenance", "digest"}
+ALWAYS = {*TENSORS, CARD}  # with these a bundle decides
+KNOWN = ALWAYS | {*GRAPHS, *GOLDEN}
+_KEYS = {"files", "settings", "seed", "threads", "calibration", "described", "provenance", "digest"}
 _MODELS: dict[str, Any] = {
     "contract": Contract,
     "data": DataParams,
@@ -51,11 +58,14 @@ _MODELS: dict[str, Any] = {
 }
 
 
-def write(directory: Path, policy: Policy, provenance: dict[str, Any]) -> str:
+def write(
+    directory: Path, policy: Policy, provenance: dict[str, Any], beside: Mapping[str, bytes] | None = None
+) -> str:
     """Write a policy and return the bundle's id, the sha256 of its manifest.
 
     ``provenance`` is JSON that a reader of the bundle needs to trust it: the data's source, the hashes of the inputs
-    and of the lock, the split dates, validation metrics.
+    and of the lock, the split dates, validation metrics. ``beside`` are contents of `GRAPHS` and `GOLDEN`
+    (`algospace.policy.graphs.export`, `algospace.policy.golden.contents`).
     """
     models: dict[str, Any] = {
         "rde": policy.rde, "mrms": policy.mrms, "memory": policy.memory, "marl": policy.team,
@@ -63,24 +73,60 @@ def write(directory: Path, policy: Policy, provenance: dict[str, Any]) -> str:
     contents = {
         "fitted.safetensors": artefacts.tensor_bytes(policy.fitted.tensors(), {}),
         "space.safetensors": artefacts.tensor_bytes(policy.space._asdict(), {"archetypes": policy.archetypes}),
+        **(beside or {}),
     }
     for name, model in models.items():
         contents[f"{name}.safetensors"] = artefacts.tensor_bytes(nets.arrays(model), model.config)
     settings = policy.settings._asdict()
     manifest: dict[str, Any] = {
         "schema": SCHEMA,
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         "settings": {name: settings[name].model_dump(mode="json") for name in _MODELS},
         "seed": policy.settings.seed,
         "threads": policy.settings.threads,
         "calibration": policy.calibration._asdict(),
+        "described": _described(policy, models),
         "provenance": provenance,
     }
+    contents[CARD] = model_card.render(manifest).encode()
+    manifest["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest["digest"] = _digest(manifest)
+    for name in KNOWN - contents.keys():
+        (directory / name).unlink(missing_ok=True)  # of a bundle that was here before
     for name, content in contents.items():
         artefacts.write_bytes(directory / name, content)
     artefacts.write_json(directory / MANIFEST, manifest)
     return artefacts.sha256(directory / MANIFEST)
+
+
+def _described(policy: Policy, models: dict[str, Any]) -> dict[str, Any]:
+    """What the tensors mean, for a reader: names of the features, their scales, the references, sizes of networks."""
+    reference, regime, tactical = policy.fitted
+
+    def numbers(array: np.ndarray) -> Any:
+        return np.asarray(array, np.float64).tolist()
+
+    return {
+        "features": {
+            "structure": list(STRUCTURE),
+            "tactical": list(TACTICAL),
+            "side": list(SIDE),
+            "regime": list(REGIME[policy.settings.indicators.mmd.kind]),
+            "risk": list(policy.mrms.config["features"]),
+        },
+        "scales": {
+            "regime": {"center": numbers(regime.center), "scale": numbers(regime.scale)},
+            "side": {"center": numbers(tactical.center), "scale": numbers(tactical.scale)},
+        },
+        "references": {
+            "center": numbers(reference.center),
+            "scale": numbers(reference.scale),
+            "median_distance": float(reference.median_distance),
+            "kernel_scales": numbers(reference.kernel_scales),
+            "points": list(np.shape(reference.points)),
+        },
+        "parameters": {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()},
+        "archetypes": list(policy.archetypes),
+    }
 
 
 def verify(directory: Path) -> dict[str, Any]:
@@ -109,14 +155,17 @@ def verify(directory: Path) -> dict[str, Any]:
         untouched = False
     if not untouched:
         raise BundleError(f"{path}: expected the manifest as it was written, found an altered one")
+    stated_files = manifest["files"]
+    if not isinstance(stated_files, dict) or not ALWAYS <= set(stated_files) <= KNOWN:
+        raise BundleError(f"{path}: files: expected {', '.join(sorted(ALWAYS))}, found another list")
     found = sorted(entry.name for entry in directory.iterdir())
-    for name in sorted({MANIFEST, *TENSORS} ^ set(found)):
+    for name in sorted({MANIFEST, *stated_files} ^ set(found)):
         raise BundleError(f"{directory / name}: expected {'no such file' if name in found else 'this file'}")
-    for name in (MANIFEST, *TENSORS):
+    for name in (MANIFEST, *stated_files):
         if (directory / name).is_symlink() or not (directory / name).is_file():
             raise BundleError(f"{directory / name}: expected a file, found another thing")
-    for name in TENSORS:
-        if artefacts.sha256(directory / name) != manifest["files"].get(name):
+    for name, digest in stated_files.items():
+        if artefacts.sha256(directory / name) != digest:
             raise BundleError(f"{directory / name}: expected the file of the manifest's sha256, found an altered one")
     return whole
 
@@ -125,8 +174,10 @@ def _digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(artefacts.json_bytes(manifest)).hexdigest()
 
 
-def load(directory: Path) -> tuple[Policy, dict[str, Any]]:
+def load(directory: Path, engine: Literal["pytorch", "onnx"] = "pytorch") -> tuple[Policy, dict[str, Any]]:
     """Verify a bundle and return its policy and its manifest.
+
+    With the engine ``onnx`` ONNX Runtime runs the 50 passes of the consensus; numbers differ by less than 1e-5.
 
     Raises
     ------
@@ -154,6 +205,11 @@ def load(directory: Path) -> tuple[Policy, dict[str, Any]]:
             Calibration(float(manifest["calibration"]["slope"]), float(manifest["calibration"]["intercept"])),
         )
         _check_widths(policy)
+        if engine == "onnx":
+            if CONSENSUS not in manifest["files"]:
+                raise BundleError(f"expected {CONSENSUS}, found none")
+            graph = (directory / CONSENSUS).read_bytes()
+            policy = policy._replace(passes=graphs.runtime(graph, policy, policy.settings.threads))
     except _UNFIT as error:
         found = " ".join(str(error).split()) or type(error).__name__
         raise BundleError(f"{directory}: expected content that fits together, found {found[:200]}") from None

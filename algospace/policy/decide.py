@@ -13,7 +13,7 @@ import torch
 
 from algospace import agents, consensus, env, market
 from algospace.calibration import Calibration
-from algospace.consensus import Gate2Params
+from algospace.consensus import Gate2Params, Passes
 from algospace.data.bars import Columns, columns, frame, to_ms
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
@@ -63,6 +63,7 @@ class Policy(NamedTuple):
     memory: TrackNet  # what the account's last trades say of the next one
     team: agents.Team
     calibration: Calibration
+    passes: Passes | None = None  # another runtime of the 50 passes than PyTorch (`algospace.policy.graphs`)
 
 
 class Replay(NamedTuple):
@@ -117,7 +118,7 @@ class Decider:
         self._completeness = windows.Completeness(settings.features)
         self._history = windows.RowHistory(settings.features)
         self._costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
-        self._masks = consensus.masks(policy.team, settings.seed)
+        self._passes = policy.passes or consensus.passes(policy.team, consensus.masks(policy.team, settings.seed))
         self._m30_rows = 0
         self._events = 0
         self._begins = np.iinfo(np.int64).min if trade_from is None else trade_from
@@ -194,7 +195,7 @@ class Decider:
             "context": torch.from_numpy(asked.context[one]),
             "account": account.observe(limits, settings.market.account.equity),
         }
-        result = consensus.consensus(policy.team, observation, self._masks, settings.gate2)
+        result = consensus.combine(*self._passes(observation), policy.team.agents, settings.gate2)
         stop, reward_risk = float(proposal.stop[0, 0]), float(proposal.reward_risk[0, 0])
         equity = float(account.equity[0])
         own = account_state(track, account, settings.market.account.equity, limits)

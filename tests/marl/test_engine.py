@@ -64,7 +64,9 @@ def of_mean(*means):
     """Runs whose consensus earns these means on select, and the opposite on report."""
 
     def judged(mean):
-        return Judged(np.ones(2, int), np.zeros(2, int), np.ones(2), np.array([mean - 1, mean + 1]))
+        return Judged(
+            np.ones(2, int), np.zeros(2, int), np.ones(2), np.array([mean - 1, mean + 1]), np.full(2, 3), np.zeros(2)
+        )
 
     return [SimpleNamespace(judged={"select": judged(m), "report": judged(-m)}) for m in means]
 

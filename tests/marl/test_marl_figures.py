@@ -24,6 +24,8 @@ def judged(candidates, action, delay=0, confidence=0.5):
         np.full(n, delay),
         np.full(n, confidence),
         figures._net_r(action, np.full(n, delay), candidates),
+        np.where(np.arange(n) % 4, 3, 2),
+        np.full(n, 0.25),
     )
 
 
@@ -42,6 +44,8 @@ def test_who_knows_what_pays_beats_every_shift(made, params, settings):
     assert found["random_mean_r"] < 0.0
     assert found["changed_rate"] == pytest.approx(80 / 120)
     assert found["initial"]["mean_r"] == 0.0
+    assert found["trained"]["unanimous_rate"] == 0.75
+    assert found["trained"]["epistemic"] == 0.25
 
 
 def test_chance_is_told_from_skill(made, params, settings):
@@ -118,3 +122,18 @@ def test_every_seed_is_shown_with_the_mean_of_the_middle(params):
 def test_one_seed_has_an_interval_of_no_width(params):
     found = figures.seeds(runs([(0.1, 0.2)]), params(seeds=(0,)), 0, 0)
     assert found["report"]["interquartile_mean_r_low"] == found["report"]["interquartile_mean_r_high"] == 0.2
+
+
+def test_daily_results_and_their_sharpe_ratio_by_hand(made, params, settings):
+    given = made(30)  # three sessions of ten
+    r = np.repeat([1.0, -0.5, 2.0], 10) / 10
+    runs = [
+        SimpleNamespace(judged={"report": judged(given.candidates, np.full(30, PASS))._replace(net_r=net_r)})
+        for net_r in (r, -r, 0 * r)
+    ]
+    table = figures.daily(runs, params(seeds=(0, 4, 7)), given)
+    assert table.columns.tolist() == ["session_id", "seed_0", "seed_4", "seed_7"]
+    assert table["session_id"].tolist() == [0, 1, 2]
+    assert table["seed_4"].tolist() == pytest.approx([-1.0, 0.5, -2.0])
+    found = figures._rates(runs[0].judged["report"], given, params(), 0)
+    assert found["sharpe"] == pytest.approx(np.mean([1, -0.5, 2]) / np.std([1, -0.5, 2], ddof=1) * 252**0.5)

@@ -20,7 +20,10 @@ class Outcomes:
 
 
 def judged(action, confidence):
-    return exams.Judged(np.array(action), np.zeros(len(action), int), np.array(confidence), np.zeros(len(action)))
+    n = len(action)
+    return exams.Judged(
+        np.array(action), np.zeros(n, int), np.array(confidence), np.zeros(n), np.full(n, 3), np.zeros(n)
+    )
 
 
 def test_the_outcome_is_of_the_side_that_the_confidence_speaks_of():

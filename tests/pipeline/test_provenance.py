@@ -12,6 +12,7 @@ PREPARED = {
     "source": {"kind": "synthetic"},
     "contract": {"symbol": "MES"},
     "splits": {"test_first": "2022-11-01"},
+    "quality": {"score": 88.5, "coverage": 1.0},
     "rows": 5,
     "files": {"main_training_data.parquet": {"sha256": "a" * 64, "bytes": 9}},
 }
@@ -37,13 +38,15 @@ def test_origin_is_the_inputs_hashes_and_the_data(workspace):
     Path("models").mkdir()
     Path("models/a.safetensors").write_bytes(b"a")
     Path("requirements.lock").write_bytes(b"lock")
-    found = provenance.of_bundle(PREPARED, [Path("models/a.safetensors"), Path("requirements.lock")])
+    found = provenance.of_bundle(PREPARED, [Path("models/a.safetensors"), Path("requirements.lock")], {"report": 1})
     assert found == {
         "inputs": {
             "models/a.safetensors": hashlib.sha256(b"a").hexdigest(),
             "requirements.lock": hashlib.sha256(b"lock").hexdigest(),
         },
         "data": {key: PREPARED[key] for key in ("source", "contract", "splits")},
+        "quality": 88.5,
+        "validation": {"report": 1},
     }
     assert str(workspace) not in json.dumps(found)
 

@@ -9,18 +9,26 @@ import pytest
 
 from algospace import artefacts
 from algospace.errors import BundleError
-from algospace.policy import bundle
-from algospace.policy.bundle import MANIFEST, TENSORS
+from algospace.policy import bundle, golden
+from algospace.policy.bundle import CARD, MANIFEST, TENSORS
 from algospace.policy.decide import decide
+from algospace.policy.golden import GOLDEN
+from algospace.policy.graphs import GRAPHS
 
 PROVENANCE = {"data": {"source": {"kind": "synthetic", "rows": 16464}}, "inputs": {"requirements.lock": "0" * 64}}
-FILES = (MANIFEST, *TENSORS)
+FILES = (MANIFEST, CARD, *TENSORS, *GRAPHS, *GOLDEN)
 
 
 @pytest.fixture(scope="module")
-def written(trading, tmp_path_factory):
+def beside(trading, market_bars):
+    """Golden decisions, and bytes that stand for graphs: whether they are whole is all that is asked here."""
+    return {name: name.encode() for name in GRAPHS} | golden.contents(trading, market_bars.iloc[:9000])
+
+
+@pytest.fixture(scope="module")
+def written(trading, beside, tmp_path_factory):
     directory = tmp_path_factory.mktemp("bundle") / "bundle"
-    return directory, bundle.write(directory, trading, PROVENANCE)
+    return directory, bundle.write(directory, trading, PROVENANCE, beside)
 
 
 @pytest.fixture
@@ -48,7 +56,7 @@ def unloadable(directory):
 def rewrite(directory, edit=lambda manifest: None):
     """Forge a manifest that fits the files: the work of someone who means it."""
     manifest = json.loads((directory / MANIFEST).read_text())
-    manifest["files"] = {name: artefacts.sha256(directory / name) for name in TENSORS}
+    manifest["files"] = {name: artefacts.sha256(directory / name) for name in manifest["files"]}
     edit(manifest)
     manifest.pop("digest", None)
     manifest["digest"] = hashlib.sha256(artefacts.json_bytes(manifest)).hexdigest()
@@ -86,21 +94,66 @@ def test_id_is_the_hash_of_the_manifest(written):
     assert bundle.verify(directory)["provenance"] == PROVENANCE
 
 
-def test_same_policy_gives_the_same_bytes(written, trading, tmp_path):
+def test_same_policy_gives_the_same_bytes(written, trading, beside, tmp_path):
     directory, bundle_id = written
-    assert bundle.write(tmp_path / "again", trading, PROVENANCE) == bundle_id
+    assert bundle.write(tmp_path / "again", trading, PROVENANCE, beside) == bundle_id
     for name in FILES:
         assert (tmp_path / "again" / name).read_bytes() == (directory / name).read_bytes()
 
 
-def test_bundle_of_a_bundle_is_the_same(written, tmp_path):
+def test_bundle_of_a_bundle_is_the_same(written, beside, tmp_path):
     policy, manifest = bundle.load(written[0])
-    assert bundle.write(tmp_path / "again", policy, manifest["provenance"]) == written[1]
+    assert bundle.write(tmp_path / "again", policy, manifest["provenance"], beside) == written[1]
 
 
-def test_writing_over_a_bundle_is_whole(copy, written, trading):
-    assert bundle.write(copy, trading, PROVENANCE) == written[1]
+def test_writing_over_a_bundle_is_whole(copy, written, trading, beside):
+    assert bundle.write(copy, trading, PROVENANCE, beside) == written[1]
     bundle.verify(copy)
+    bundle.write(copy, trading, PROVENANCE)
+    assert set(bundle.verify(copy)["files"]) == {*TENSORS, CARD}
+
+
+def test_manifest_describes_what_the_tensors_are(written, trading):
+    described = bundle.verify(written[0])["described"]
+    features, scales = described["features"], described["scales"]
+    assert len(features["regime"]) == len(scales["regime"]["center"]) == trading.rde.config["n_features"]
+    assert len(features["side"]) == len(scales["side"]["scale"]) == 9
+    assert scales["regime"]["scale"] == trading.fitted.regime.scale.tolist()
+    assert described["references"]["points"] == list(trading.fitted.reference.points.shape)
+    assert described["parameters"]["marl"] == sum(p.numel() for p in trading.team.parameters())
+
+
+def test_onnx_is_asked_of_a_bundle_that_has_none(trading, tmp_path):
+    bundle.write(tmp_path / "bundle", trading, PROVENANCE)
+    with pytest.raises(BundleError, match=r"expected consensus\.onnx, found none"):
+        bundle.load(tmp_path / "bundle", "onnx")
+
+
+def test_graph_that_is_none_is_refused(written):
+    with pytest.raises(BundleError, match="expected an ONNX graph") as caught:
+        bundle.load(written[0], "onnx")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../outside", "consensus.onnx.bak", "manifest.json"])
+def test_forged_file_list_is_refused(copy, name):
+    """Whatever a manifest says, nothing outside the directory is opened, and no unknown file counts."""
+
+    def add(manifest):
+        manifest["files"][name] = "0" * 64
+
+    rewrite(copy, add)
+    refused(copy, "files: expected")
+
+
+def test_forged_file_list_without_the_networks_is_refused(copy):
+    (copy / "rde.safetensors").unlink()
+    manifest = json.loads((copy / MANIFEST).read_text())
+    del manifest["files"]["rde.safetensors"]
+    manifest.pop("digest")
+    manifest["digest"] = hashlib.sha256(artefacts.json_bytes(manifest)).hexdigest()
+    artefacts.write_json(copy / MANIFEST, manifest)
+    refused(copy, "files: expected")
 
 
 def test_other_policy_has_another_id(written, trading, tmp_path):
@@ -219,11 +272,11 @@ def test_no_bundle_is_refused(tmp_path, make):
 
 
 def test_manifest_of_another_schema_is_refused(copy):
-    rewrite(copy, lambda manifest: manifest.update(schema=2))
+    rewrite(copy, lambda manifest: manifest.update(schema=3))
     refused(copy, str(copy / MANIFEST))
 
 
-@pytest.mark.parametrize("key", ["files", "settings", "seed", "threads", "calibration", "provenance"])
+@pytest.mark.parametrize("key", ["files", "settings", "seed", "threads", "calibration", "described", "provenance"])
 def test_forged_manifest_without_a_key_is_refused(copy, key):
     rewrite(copy, lambda manifest: manifest.pop(key))
     unloadable(copy)
