@@ -309,7 +309,9 @@ def _report(arguments: argparse.Namespace) -> None:
     tried = trials.judged(trials.read())
     found = evaluation.evaluate(policy._replace(settings=settings), loaded.bars, judging, tried, start, other)
     uses = "Choose nothing by bars that you also judge by. Configurations tried: those of metrics/trials.jsonl here."
-    shown = page.report_data(found, page.source(loaded.source), ids[0], tried, uses, other_id=ids[1])
+    trained_on = manifest["provenance"].get("data", {}).get("source", {}).get("kind", "unknown")
+    source = page.source(loaded.source) | {"the bundle was trained on": f"{trained_on} bars"}
+    shown = page.report_data(found, source, ids[0], tried, uses, other_id=ids[1])
     outputs.write(arguments.out, found)
     artefacts.write_bytes(arguments.out / "report.html", report.render(shown).encode())
     print(f"{report.words(shown)}\n{arguments.out / 'report.html'}")

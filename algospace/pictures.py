@@ -167,7 +167,7 @@ def reliability(found: Reliability, watermark: str) -> Picture:
             axes.plot([x], [y], "o", color=SERIES[0], markersize=points, markeredgewidth=0)
         total = int(found.counts.sum())
         caption = (
-            f"{total:,} candidates in {len(found.counts)} bins of confidence, larger dots hold more: stated from "
+            f"{total:,} candidates by their confidence, larger dots hold more: stated from "
             f"{found.stated.min():.2f} to {found.stated.max():.2f}, found from {found.found.min():.2f} to "
             f"{found.found.max():.2f}. A perfect confidence lies on the dashed line."
         )

@@ -29,11 +29,11 @@ INK, MUTED, RULE, GAIN, LOSS, OPEN, *SERIES = SENTINELS
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
-    "font.size": 11,
+    "font.size": 13,  # as the page writes it on a phone
     "axes.edgecolor": RULE,
     "axes.labelcolor": MUTED,
     "axes.titlecolor": MUTED,
-    "axes.titlesize": 11,
+    "axes.titlesize": 13,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,

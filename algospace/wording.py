@@ -165,7 +165,7 @@ def tiles(policy: Figures, evidence: Figures) -> list[tuple[str, Cell]]:
         ("Net return", cell(policy, "net_return", percent)),
         ("Mean net R", cell(policy, "mean_r", signed)),
         ("Sharpe, annual", cell(policy, "sharpe", two_digits)),
-        ("Deflated Sharpe", Cell(NONE if deflated is None else two_digits(deflated), "probability of skill")),
+        ("Deflated Sharpe", Cell(NONE) if deflated is None else Cell(two_digits(deflated), "probability of skill")),
     ]
 
 

@@ -187,7 +187,7 @@ def test_every_picture_says_what_is_seen(html):
     assert "policy" in labels[0]
     assert "%" in labels[1]
     assert "120 decisions: 40 accepted (20 long, 20 short" in labels[3]
-    assert "600 candidates in" in labels[2]
+    assert "600 candidates by" in labels[2]
     assert "100 of 1,560 bars have no regime vector" in labels[4]
 
 

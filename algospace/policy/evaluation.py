@@ -193,7 +193,7 @@ def evidence_of(simulation: Simulation, contract: Contract, params: ExportParams
     found: dict[str, Any] = {
         "trials": tried.tried,
         "trials_sharpe_deviation": tried.deviation,
-        "minimum_backtest_years": evidence.minimum_backtest_years(tried.tried),
+        "minimum_backtest_years": None if tried.deviation is None else evidence.minimum_backtest_years(tried.tried),
         "overfitting": tried.overfitting,
         "probabilistic_sharpe": None,
         "deflated_sharpe": None,

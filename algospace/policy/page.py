@@ -107,6 +107,7 @@ def _why_not(found: Evaluation, tried: Trials) -> dict[str, str]:
         "deflated_sharpe": few_trials if tried.deviation is None else flat,
         "minimum_sessions": flat if summary["sharpe"] is None else "a Sharpe ratio of zero or less never gets there",
         "trials_sharpe_deviation": few_trials,
+        "minimum_backtest_years": few_trials,
         "overfitting": tried.overfitting_why_not,
     }
 
