@@ -8,6 +8,7 @@ import ctypes
 import functools
 import hashlib
 import io
+import itertools
 import json
 import mmap
 import os
@@ -139,7 +140,7 @@ def digests(folder: Path, stages: Iterable[str] = STAGES) -> dict[str, str]:
 
 def state(folder: Path, stage: str) -> str:
     """Digest of all that a next run of a stage finds: its outs, its training state, leftovers; no pids."""
-    found = {}
+    found = {"stage": stage}
     for place in {(folder / name).parent for name in declared(folder, stage)} | {folder / ".ckpt"}:
         for file in place.rglob("*"):
             if file.is_file() and file.suffix not in (".lock", ".pid"):
@@ -150,8 +151,30 @@ def state(folder: Path, stage: str) -> str:
 
 def clear(folder: Path, stage: str) -> None:
     """Remove what a stage writes, its training state and its log, as if it had never run."""
-    for path in [folder / name for name in declared(folder, stage)] + [folder / ".ckpt", folder / "logs"]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for name in [*declared(folder, stage), Path(".ckpt"), Path("logs")]:
+        _remove(folder / name)
+
+
+def keep(folder: Path, store: Path) -> None:
+    """Copy what all stages wrote."""
+    for name in itertools.chain(*(declared(folder, stage) for stage in STAGES)):
+        _copy(folder / name, store / name)
+
+
+def restore(folder: Path, store: Path) -> None:
+    """Bring back what `keep` copied, and nothing but that."""
+    for name in itertools.chain(*(declared(folder, stage) for stage in STAGES)):
+        _remove(folder / name)
+        _copy(store / name, folder / name)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
 
 
 def leftovers(folder: Path, stage: str) -> list[str]:

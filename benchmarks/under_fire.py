@@ -105,11 +105,13 @@ def stages_under_fire(
             runs[stage] = furnace.run(stage)
         if _fire.digests(folder) != reference:
             raise SystemExit("two undisturbed runs differ")
-        referee = Referee(furnace, reference)
+        referee, store = Referee(furnace, reference), folder.with_name("store")
+        _fire.keep(folder, store)
         for experiment, stage, at in cases(runs, every, moments):
             case = f"{experiment} {stage} {at}"
             if experiment not in only or case in done:
                 continue
+            _fire.restore(folder, store)
             _fire.clear(folder, stage)
             if experiment == "moment":
                 ended = furnace.run(stage, kill_after=at * runs[stage].seconds)

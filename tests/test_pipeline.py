@@ -8,8 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
+
+from algospace.data.splits import REPORT
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -69,6 +72,8 @@ def workspace(folder: Path) -> Path:
     for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "data/raw").mkdir(parents=True)
+    (folder / "metrics").mkdir()
+    (folder / "metrics/trials.jsonl").touch()
     shutil.copy(ROOT / "data/raw/README.md", folder / "data/raw")
     set_params(folder, SMALL)
     dvc(folder, "init", "--no-scm", "--quiet")
@@ -115,6 +120,13 @@ def test_the_bundle_was_loaded_back_and_agrees_with_prepare(finished):
     assert figures["feature_parity"] is True
     assert figures["funnel"]["synergies"] > 0
     assert "SYNTHETIC DATA" in (finished / "reports/report.html").read_text(encoding="utf-8")
+
+
+def test_no_test_bar_is_among_the_golden_ones(finished):
+    table = pd.read_parquet(finished / "data/prepared/main_training_data.parquet", columns=["close_utc", "split"])
+    bars = pd.read_parquet(finished / "models/bundle/golden.parquet")
+    assert bars["close_utc"].iloc[-1] == table.loc[table["split"] == REPORT, "close_utc"].iloc[-1]
+    assert (finished / "models/bundle/golden.jsonl").read_text()
 
 
 def test_force_gives_the_same_lock(finished):

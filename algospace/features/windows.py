@@ -198,7 +198,7 @@ def _run_length(flags: np.ndarray, before: int = 0) -> np.ndarray:
     return run
 
 
-def gate1_code(m5: pd.DataFrame, ends: np.ndarray, direction: np.ndarray, params: Gate1Params) -> np.ndarray:
+def gate1_code(m5: Table, ends: np.ndarray, direction: np.ndarray, params: Gate1Params) -> np.ndarray:
     """Gate 1 as the agents see it (len(ends), 24), float32, mirrored so that the signal's direction is up.
 
     Completed type (4), which signals fire now and whether they agree (3), strengths (3), the tracker of the signal's
@@ -206,29 +206,31 @@ def gate1_code(m5: pd.DataFrame, ends: np.ndarray, direction: np.ndarray, params
     volatile the market is (log of the 30-minute ATR in per cent of the price) and how busy (tanh of the log of the
     volume ratio).
     """
-    at = m5.iloc[ends]
     long = direction > 0
 
-    def tracker(name: str) -> np.ndarray:
-        values: np.ndarray = np.where(long, at[f"gate1_{name}_long"], at[f"gate1_{name}_short"])
-        return values
+    def at(*names: str) -> np.ndarray:
+        return np.column_stack([np.asarray(m5[name])[ends] for name in names])
 
-    signals = at[["mlmi_sig", "nwrqk_sig", "fvg_sig"]].to_numpy() * direction[:, None]
-    strengths = at[["strength_mlmi_now", "strength_nwrqk_now", "strength_fvg_now"]].to_numpy()
-    ratio = at["volume_ratio"].to_numpy()
+    def tracker(name: str) -> np.ndarray:
+        long_and_short = at(f"gate1_{name}_long", f"gate1_{name}_short")
+        return np.where(long, long_and_short[:, 0], long_and_short[:, 1])
+
+    signals = at("mlmi_sig", "nwrqk_sig", "fvg_sig") * direction[:, None]
+    strengths = at("strength_mlmi_now", "strength_nwrqk_now", "strength_fvg_now")
+    quality, ratio = at("gate1_quality"), at("volume_ratio")
     columns = [
-        at["gate1_type"].to_numpy()[:, None] == np.arange(1, 5),
+        at("gate1_type") == np.arange(1, 5),
         signals,
         strengths * (signals != 0),
         tracker("stage")[:, None] == np.arange(1, 3),
         tracker("first_kind")[:, None] == np.arange(1, 4),
         tracker("second_kind")[:, None] == np.arange(1, 4),
         np.maximum(tracker("age"), 0)[:, None] / params.window,
-        at["gate1_bars_to_complete"].to_numpy()[:, None] / params.window,
-        at["gate1_quality"].fillna(0.0).to_numpy()[:, None],
+        at("gate1_bars_to_complete") / params.window,
+        np.where(np.isnan(quality), 0.0, quality),
         direction[:, None],
-        np.log(100 * at["m30_atr"].to_numpy() / at["close"].to_numpy())[:, None],
-        ((ratio**2 - 1) / (ratio**2 + 1))[:, None],
+        np.log(100 * at("m30_atr") / at("close")),
+        (ratio**2 - 1) / (ratio**2 + 1),
     ]
     return np.concatenate(columns, axis=1).astype(np.float32)
 

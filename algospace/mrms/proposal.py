@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from algospace import market, nets, performance
+from algospace.data.bars import Columns
 from algospace.errors import InputError
 from algospace.mrms.fit import require_finite
 from algospace.mrms.model import AGENTS, EMBEDDING, RiskEnsemble, require_features
@@ -76,7 +77,7 @@ def _columns() -> list[tuple[str, int, str, int | None]]:
     ]
 
 
-def propose(model: RiskEnsemble, states: States, events: pd.DataFrame, tick: float) -> Proposal:
+def propose(model: RiskEnsemble, states: States, events: pd.DataFrame | Columns, tick: float) -> Proposal:
     """Proposals for events: the most probable units, stop and target of each.
 
     Parameters
@@ -92,14 +93,14 @@ def propose(model: RiskEnsemble, states: States, events: pd.DataFrame, tick: flo
         For states of another shape, of other features (the first is named) or that are not finite.
     """
     shape = states.values.shape[:2]
-    if not len(events):
+    if not shape[0]:
         require_features(states.names, tuple(model.config["features"]))
         none, whole = np.empty((0, 2)), np.empty((0, 2), np.int64)
         wide = np.empty((0, 2, len(AGENTS)), np.float32), np.empty((0, 2, EMBEDDING), np.float32)
         return Proposal(whole, none, none, none.astype(bool), none, none, none, *wide)
     units, stop, target, weights, confidence, embedding, _ = ask(model, states)
     stop_atr = np.array(model.config["stops"])[stop.argmax(1)].reshape(shape)
-    side = np.array(SIDES) * events["candidate_direction"].to_numpy()[:, None]
+    side = np.array(SIDES) * np.asarray(events["candidate_direction"])[:, None]
     distance, at_level = stop_distances(events, side, stop_atr, model.config["stops"][-1], model.lvn, tick)
     return Proposal(
         units.argmax(1).reshape(shape),

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from algospace.data.bars import Columns, from_ms, to_ms
 from algospace.mrms.track import ACCOUNT, FRESH
 
 CONTEXT = (
@@ -37,14 +38,14 @@ def feature_names(latent: int) -> tuple[str, ...]:
     return (*CONTEXT, *(f"regime_{i}" for i in range(latent)), *ACCOUNT)
 
 
-def states(events: pd.DataFrame, regime: np.ndarray) -> States:
+def states(events: pd.DataFrame | Columns, regime: np.ndarray) -> States:
     """States of events for a fresh account; arguments as `context`."""
     seen = context(events, regime)
     fresh = np.broadcast_to(FRESH, (*seen.shape[:2], len(FRESH)))
     return States(np.concatenate([seen, fresh], axis=-1), feature_names(regime.shape[1]))
 
 
-def context(events: pd.DataFrame, regime: np.ndarray) -> np.ndarray:
+def context(events: pd.DataFrame | Columns, regime: np.ndarray) -> np.ndarray:
     """State of each event seen from each side: (events, 2, len(CONTEXT) + latent), float32.
 
     ``events`` are rows of the feature table (the columns `algospace.features.table.EVENT`), ``regime`` their regime
@@ -52,37 +53,38 @@ def context(events: pd.DataFrame, regime: np.ndarray) -> np.ndarray:
     Directional entries are mirrored, so that "with me" is positive for long and short alike. Everything is known at
     the event's close.
     """
-    price, atr = events["close"].to_numpy(), events["m30_atr"].to_numpy()
-    kind = events["gate1_type"].to_numpy()
-    local = events["close_utc"].dt.tz_convert("America/New_York").dt
+    price, atr = np.asarray(events["close"]), np.asarray(events["m30_atr"])
+    kind = np.asarray(events["gate1_type"])
+    close_ms = to_ms(events["close_utc"])
+    local = from_ms(close_ms).tz_convert("America/New_York")
     angle = 2 * np.pi * (local.hour + local.minute / 60).to_numpy() / 24
-    left = (events["session_close_utc"] - events["close_utc"]).dt.total_seconds().to_numpy()
-    ratio = events["volume_ratio"].to_numpy()
+    left = (to_ms(events["session_close_utc"]) - close_ms) / 1000
+    ratio = np.asarray(events["volume_ratio"])
     # Momentum never bridges sessions: the first bars of one have none.
-    momentum = events["momentum_5"].fillna(0.0).to_numpy() / 100 * price
+    momentum = _known(events["momentum_5"]) / 100 * price
 
     def level(name: str) -> tuple[np.ndarray, np.ndarray]:
-        distance = np.abs(events[f"m30_lvn_{name}_price"].to_numpy() - price) / atr
-        strength = events[f"m30_lvn_{name}_strength"].to_numpy() / 100
+        distance = np.abs(np.asarray(events[f"m30_lvn_{name}_price"]) - price) / atr
+        strength = np.asarray(events[f"m30_lvn_{name}_strength"]) / 100
         return np.nan_to_num(np.exp(-distance)), np.nan_to_num(strength)
 
     support, resistance = level("support"), level("resistance")
     sides = []
     for with_signal in SIDES:
-        side = with_signal * events["candidate_direction"].to_numpy()
+        side = with_signal * np.asarray(events["candidate_direction"])
         behind = [np.where(side > 0, s, r) for s, r in zip(support, resistance, strict=True)]
         ahead = [np.where(side > 0, r, s) for s, r in zip(support, resistance, strict=True)]
         columns = [
             *(kind == t for t in range(1, 5)),
-            np.full(len(events), with_signal),
-            *(events[f"gate1_strength_{name}"].fillna(0.0).to_numpy() for name in ("mlmi", "nwrqk", "fvg")),
-            events["gate1_bars_to_complete"].to_numpy() / 10,
-            events["gate1_quality"].fillna(0.0).to_numpy(),
+            np.full(len(price), with_signal),
+            *(_known(events[f"gate1_strength_{name}"]) for name in ("mlmi", "nwrqk", "fvg")),
+            np.asarray(events["gate1_bars_to_complete"]) / 10,
+            _known(events["gate1_quality"]),
             100 * atr / price,
             (ratio**2 - 1) / (ratio**2 + 1),
             side * np.clip(momentum / atr, -3, 3) / 3,
-            side * (events["rsi_14"].to_numpy() - 50) / 50,
-            np.clip((events["high"] - events["low"]).to_numpy() / atr, 0, 3) / 3,
+            side * (np.asarray(events["rsi_14"]) - 50) / 50,
+            np.clip((np.asarray(events["high"]) - np.asarray(events["low"])) / atr, 0, 3) / 3,
             np.sin(angle),
             np.cos(angle),
             *behind,
@@ -91,3 +93,9 @@ def context(events: pd.DataFrame, regime: np.ndarray) -> np.ndarray:
         ]
         sides.append(np.column_stack([*columns, regime]))
     return np.stack(sides, axis=1).astype(np.float32)
+
+
+def _known(column: pd.Series | np.ndarray) -> np.ndarray:
+    """A column's numbers, 0 where there is none."""
+    values = np.asarray(column)
+    return np.where(np.isnan(values), 0.0, values)

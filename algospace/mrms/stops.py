@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 
 from algospace import market
+from algospace.data.bars import Columns
 from algospace.mrms.params import LVNParams
 
 
 def stop_distances(
-    events: pd.DataFrame, side: np.ndarray, multiple: np.ndarray, largest: float, lvn: LVNParams, tick: float
+    events: pd.DataFrame | Columns, side: np.ndarray, multiple: np.ndarray, largest: float, lvn: LVNParams, tick: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Stop distances in price, and where a node moved them.
 
@@ -39,7 +40,7 @@ def stop_distances(
     rest = (1,) * (np.broadcast(side, multiple).ndim - 1)
 
     def column(name: str) -> np.ndarray:
-        numbers: np.ndarray = events[name].to_numpy(np.float64).reshape(-1, *rest)
+        numbers: np.ndarray = np.asarray(events[name], np.float64).reshape(-1, *rest)
         return numbers
 
     close, atr = column("close"), column("m30_atr")

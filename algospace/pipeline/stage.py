@@ -1,5 +1,6 @@
 """How a stage begins and ends: its own code, fixed threads, deterministic kernels, one-line errors."""
 
+import io
 import json
 import os
 import platform
@@ -37,6 +38,9 @@ def run(main: Callable[[], None], scales: bool = False) -> None:
         on the same stage in this folder.
     """
     name = Path(sys.modules[main.__module__].__file__ or "stage").stem
+    for stream in (sys.stdout, sys.stderr):  # a locale that lacks a letter must not end a stage
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         _own_code()
         if _processes() > 1 and not scales:

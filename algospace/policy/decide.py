@@ -5,7 +5,7 @@ A decision at the close of a bar knows the bars up to it. It also depends on the
 event becomes a decision: `decide` feeds it a whole table, `algospace.policy.stream` a bar at a time.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -139,7 +139,7 @@ class Decider:
         events = events[events >= at]
         found = Step([], [], m5)
         if events.size:
-            table = frame({name: values[events] for name, values in m5.items() if _is_read(name)})
+            table = {name: values[events] for name, values in m5.items() if _is_read(name)}
             ready = whole[events] & (m5["candidate_direction"][events] != 0)
             asked = self._ask(table, ready, rows, events + front)
             views = env.Windows(rows, self.policy.settings.features, "cpu")
@@ -148,7 +148,11 @@ class Decider:
                 found.trades.extend(self.simulator.update(part(bars, at, int(row) + 1)))
                 at = int(row) + 1
                 record, order = self._decide(
-                    table.iloc[k], int(row) + front, number[k] if ready[k] else None, asked, views
+                    {name: values[k] for name, values in table.items()},
+                    int(row) + front,
+                    number[k] if ready[k] else None,
+                    asked,
+                    views,
                 )
                 found.decisions.append(record)
                 if order is not None:
@@ -157,18 +161,19 @@ class Decider:
         found.trades.extend(self.simulator.update(part(bars, at, end)))
         return found
 
-    def _ask(self, table: pd.DataFrame, ready: np.ndarray, rows: Rows, ends: np.ndarray) -> _Asked:
+    def _ask(self, table: Columns, ready: np.ndarray, rows: Rows, ends: np.ndarray) -> _Asked:
         """Ask the frozen experts about the events that can be decided on; ``ends`` (events,) are their rows."""
-        settings, given, at = self.policy.settings, table[ready], np.flatnonzero(ready)
+        settings, at = self.policy.settings, np.flatnonzero(ready)
+        given = {name: values[at] for name, values in table.items()}
         regime = regimes(self.policy.rde, rows, ends[at], settings.features)
         seen = states(given, regime)
         proposal = propose(self.policy.mrms, seen, given, settings.contract.tick)
-        direction = given["gate1_direction"].to_numpy(np.int64)
+        direction = given["gate1_direction"].astype(np.int64)
         gate1 = windows.gate1_code(table, at, direction, settings.gate1)
         return _Asked(regime, seen, proposal, np.concatenate([regime, gate1, code(proposal)], axis=1))
 
     def _decide(
-        self, event: pd.Series, end: int, i: int | None, asked: _Asked, views: env.Windows
+        self, event: dict[str, Any], end: int, i: int | None, asked: _Asked, views: env.Windows
     ) -> tuple[Decision, Order | None]:
         """Decide one event, for the account as it is; ``i`` is its number among those that were asked about.
 
@@ -269,7 +274,7 @@ def decide(
 
 
 def _is_read(name: str) -> bool:
-    """Whether a decision reads a column of the feature table: a frame of fewer is made sooner."""
+    """Whether a decision reads a column of the feature table."""
     return name in (*table_module.EVENT, *table_module.SIGNALS) or name.startswith(("gate1_", "strength_"))
 
 

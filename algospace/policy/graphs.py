@@ -66,7 +66,7 @@ def export(policy: Policy) -> dict[str, bytes]:
                           ``embedding``
     ====================  =======================================================================================
     """
-    seen = _example(policy)
+    seen = example(policy)
     masks = torch.cat(consensus.masks(policy.team, policy.settings.seed), dim=1)
     window = torch.zeros(
         regime_model.ROWS, policy.rde.config["window"], policy.rde.config["n_features"], dtype=torch.float32
@@ -99,7 +99,7 @@ def runtime(graph: bytes, policy: Policy, threads: int = 1) -> Passes:
     except Exception as error:  # of many kinds, without a common ancestor
         raise BundleError(f"{CONSENSUS}: expected an ONNX graph, found {error!s:.100}") from None
     masks = torch.cat(consensus.masks(policy.team, policy.settings.seed), dim=1).numpy()
-    expected = {name: list(value.shape) for name, value in _example(policy).items()} | {MASKS: list(masks.shape)}
+    expected = {name: list(value.shape) for name, value in example(policy).items()} | {MASKS: list(masks.shape)}
     found = {given.name: given.shape for given in session.get_inputs()}
     if found != expected:
         raise BundleError(f"{CONSENSUS}: expected inputs {expected}, found {found}")
@@ -112,7 +112,7 @@ def runtime(graph: bytes, policy: Policy, threads: int = 1) -> Passes:
     return passes
 
 
-def _example(policy: Policy) -> dict[str, Tensor]:
+def example(policy: Policy) -> dict[str, Tensor]:
     """An observation of one event, of zeros."""
     team, features = policy.team, policy.settings.features
     lengths = {

@@ -1,6 +1,6 @@
 """The record of a decision, or of a refusal: JSON, its form is ``decision.schema.json`` beside this file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,9 @@ STAGES = {
 CHECKS = ("consensus", "confidence", "risk", "limit")  # what is checked once the networks have been asked
 
 
-def event(contract: Contract, row: pd.Series, direction: int) -> Decision:
-    """What every record begins with; ``row`` is that of the feature table."""
-    time = row["close_utc"].isoformat()
+def event(contract: Contract, row: Mapping[str, Any], direction: int) -> Decision:
+    """What every record begins with; ``row`` is that of the feature table, its moments ms since 1970 UTC."""
+    time = pd.Timestamp(int(row["close_utc"]), unit="ms", tz="UTC").isoformat()
     return {
         "id": f"{contract.symbol}-{time}",
         "time": time,
@@ -64,7 +64,7 @@ def verdict(reasons: Sequence[str], units: int = 0, delay: int | None = None) ->
 
 
 def proposed(
-    row: pd.Series,
+    row: Mapping[str, Any],
     direction: int,
     contract: Contract,
     params: MarketParams,

@@ -41,7 +41,16 @@ def burning(tmp_path_factory):
             _fire.clear(folder, stage)
             runs[stage] = furnace.run(stage)
             assert runs[stage].code == 0, runs[stage].stderr
+        _fire.keep(folder, folder.with_name("store"))
         yield furnace, runs, under_fire.Referee(furnace, _fire.digests(folder))
+
+
+@pytest.fixture(autouse=True)
+def whole(request):
+    """Every test begins with what the undisturbed run wrote."""
+    if "burning" in request.fixturenames:
+        folder = request.getfixturevalue("burning")[0].folder
+        _fire.restore(folder, folder.with_name("store"))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from algospace import cli
@@ -94,13 +93,3 @@ def test_bars_that_are_none_are_refused(trading, directory):
     with pytest.raises(BundleError, match="expected bars") as caught:
         golden.check(trading, directory)
     assert "\n" not in str(caught.value)
-
-
-def test_test_bars_do_not_enter():
-    """The export stage cuts at the last bar of validation."""
-    from pathlib import Path
-
-    script = (Path(__file__).parents[2] / "stages/export.py").read_text()
-    assert 'table["split"].to_numpy() == REPORT)[-1]) + 1' in script
-    assert "golden.contents(trained, before_test)" in script
-    assert np.isfinite(golden.TOLERANCE)

@@ -41,7 +41,7 @@ def session(graph):
 
 def observation(policy, seed):
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(x.shape, generator=generator) for name, x in graphs._example(policy).items()}
+    return {name: torch.randn(x.shape, generator=generator) for name, x in graphs.example(policy).items()}
 
 
 def test_consensus_is_that_of_pytorch(lively, exported):
