@@ -202,6 +202,16 @@ def test_the_other_policy_is_compared_session_by_session(found):
     assert found.difference["mean_return_low"] < paired.mean() < found.difference["mean_return_high"]
 
 
+def test_the_difference_is_paired_by_hand(params):
+    """Session returns 0.1, 0.0 against 0.05, -0.05: 0.05 in both, so that no resample says anything else."""
+    ours, theirs = (
+        Simulation(pd.DataFrame(), pd.DataFrame({"session_id": [1, 1, 2], "equity": [100.0, first, second]}))
+        for first, second in ((110.0, 110.0), (105.0, 99.75))
+    )
+    found = evaluation.difference(ours, theirs, params, 0)
+    assert found == {"sessions": 2, "mean_return": 0.05, "mean_return_low": 0.05, "mean_return_high": 0.05}
+
+
 def test_bars_that_end_too_early_are_refused(trading, bars, params):
     with pytest.raises(InputError, match="expected bars from"):
         evaluation.evaluate(trading, bars, params, TRIED, pd.Timestamp("2040-01-01", tz="UTC"))

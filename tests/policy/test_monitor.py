@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from algospace.policy import monitor
+from algospace.policy.decide import Replay
 
 HALF = 5000
 
@@ -47,6 +48,12 @@ def test_what_moved_is_named(seen, train):
 
 def drifted(train, seen):
     return [f.name for f in monitor.compare(train, seen) if f.drift.drifted]
+
+
+def test_events_that_were_not_judged_say_nothing(passing, market_bars, seen, monkeypatch):
+    late = {"decision": "refuse", "reasons": ["gate1: no bar left in the session"]}
+    monkeypatch.setattr(monitor, "decide", lambda *_: Replay([late, seen.records[0], late], None, None))
+    assert monitor.see(passing, market_bars.iloc[:600]).records == seen.records[:1]
 
 
 def test_bars_before_the_start_warm_up(passing, market_bars, seen):
