@@ -119,7 +119,7 @@ class Decider:
         self._history = windows.RowHistory(settings.features)
         self._costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
         self._passes = policy.passes or consensus.passes(policy.team, consensus.masks(policy.team, settings.seed))
-        self._m30_rows = 0
+        self._rows = self._m30_rows = 0
         self._events = 0
         self._begins = np.iinfo(np.int64).min if trade_from is None else trade_from
         if account is not None and account.time is not None:
@@ -155,9 +155,10 @@ class Decider:
                 )
                 found.decisions.append(record)
                 if order is not None:
-                    self.simulator.place(order, self._events)
+                    self.simulator.place(order, self._events, self._rows + int(row))
                 self._events += 1
         found.trades.extend(self.simulator.update(part(bars, at, end)))
+        self._rows += end
         return found
 
     def _ask(self, table: Columns, ready: np.ndarray, rows: Rows, ends: np.ndarray) -> _Asked:
