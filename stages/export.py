@@ -8,7 +8,7 @@ import pandas as pd
 from algospace import agents, artefacts, report
 from algospace.calibration import Calibration
 from algospace.data import bars as bars_module
-from algospace.data.splits import REPORT, TEST
+from algospace.data.splits import TEST
 from algospace.features.fitted import Fitted
 from algospace.mrms import communication
 from algospace.mrms import model as risk_model
@@ -63,9 +63,8 @@ def main() -> None:
         Calibration(**header["calibration"]),
     )
     table = pd.read_parquet(MAIN)
-    before_test = table[: int(np.flatnonzero(table["split"].to_numpy() == REPORT)[-1]) + 1]
     origin = provenance.of_bundle(prepared_manifest, INPUTS, artefacts.read_json(VALIDATION))
-    beside = graphs.export(trained) | golden.contents(trained, before_test)
+    beside = graphs.export(trained) | golden.contents(trained, golden.before_test(table))
     bundle_id = bundle.write(BUNDLE, trained, origin, beside)
 
     policy, _ = bundle.load(BUNDLE)

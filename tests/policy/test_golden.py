@@ -7,6 +7,7 @@ import pytest
 
 from algospace import cli
 from algospace.calibration import Calibration
+from algospace.data.splits import EMBARGO, REPORT, SELECT, TEST, TRAIN
 from algospace.errors import BundleError
 from algospace.policy import bundle, golden
 from algospace.policy.decide import decide
@@ -96,11 +97,8 @@ def test_bars_that_are_none_are_refused(trading, directory):
     assert "\n" not in str(caught.value)
 
 
-def test_test_bars_do_not_enter():
-    """The export stage cuts at the last bar of validation."""
-    from pathlib import Path
-
-    script = (Path(__file__).parents[2] / "stages/export.py").read_text()
-    assert 'table["split"].to_numpy() == REPORT)[-1]) + 1' in script
-    assert "golden.contents(trained, before_test)" in script
-    assert np.isfinite(golden.TOLERANCE)
+def test_test_bars_do_not_enter(market_bars):
+    """Nor does the embargo before them."""
+    codes = np.repeat([TRAIN, EMBARGO, SELECT, EMBARGO, REPORT, EMBARGO, TEST], 10)
+    table = market_bars.iloc[: len(codes)].assign(split=codes)
+    assert golden.before_test(table)["split"].tolist() == codes[:50].tolist()
