@@ -15,6 +15,8 @@ from algospace.teams import Communication, Critic
 
 ROUNDS = 3  # of communication, in every pass
 CONTEXT = ("context", "account")  # what every agent knows beside its own windows, and the critic too
+LEAST_SPREAD = 0.1  # of a number of the context: what hardly varies on train must not be magnified later
+FARTHEST = 5.0  # standard deviations of train beyond which a number of the context counts no more
 
 
 class Trunk(nn.Module):
@@ -79,6 +81,7 @@ class Team(nn.Module):
     """Actors with own trunks and heads and shared communication.
 
     ``agents`` names them, in the order of `algospace.env.AGENTS`; an observation may hold the windows of others too.
+    The first step is to scale the context by the rows that train.
     Dropout is a function of the seeds that are passed in, one a row; without seeds there is none. It begins after the
     trunks (decision 0011), so that many passes over one row need `encode` once.
     """
@@ -98,8 +101,12 @@ class Team(nn.Module):
     ) -> None:
         super().__init__()
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.center: Tensor
+        self.scale: Tensor
         self.agents, self.p = tuple(agents), dropout
         width = channels[-1]
+        self.register_buffer("center", torch.zeros(n_context))
+        self.register_buffer("scale", torch.ones(n_context))
         self.trunks = nn.ModuleDict({name: Trunk(features[name], channels, stride, n_heads) for name in agents})
         if TACTICAL in agents:
             self.join_side = nn.Linear(width + n_side, width)
@@ -115,6 +122,12 @@ class Team(nn.Module):
                 nn.init.zeros_(head)
         self.mask_sizes = [width, head_dim] * len(agents)
 
+    def scale_to(self, context: Tensor) -> None:
+        """Centre and scale the context by the rows (n, c) that train; the account stays as it is."""
+        spread = context.std(0)
+        self.center[: len(spread)] = context.mean(0)
+        self.scale[: len(spread)] = spread.clamp(min=LEAST_SPREAD)
+
     def critic(self, hidden_dim: int) -> Critic:
         """A critic that sees context and account beside the agents' states."""
         return Critic(len(self.agents), self.config["channels"][-1], self.config["n_context"], hidden_dim, CONTEXT)
@@ -127,9 +140,10 @@ class Team(nn.Module):
         return state
 
     def encode(self, observation: Observation) -> tuple[Tensor, Tensor]:
-        """What no dropout touches: states (batch, agents, width) before communication, and the context (batch, c)."""
+        """What no dropout touches: states (batch, agents, width) before communication, scaled context (batch, c)."""
         states = torch.stack([self.look(name, observation) for name in self.agents], dim=1)
-        return states, torch.cat([observation[name] for name in CONTEXT], dim=1)
+        context = torch.cat([observation[name] for name in CONTEXT], dim=1)
+        return states, ((context - self.center) / self.scale).clamp(-FARTHEST, FARTHEST)
 
     def masks(self, seeds: Tensor) -> list[Tensor]:
         """Dropout masks of ``seeds`` int64 (batch,): for each agent those of its state and of its hidden layer."""

@@ -142,7 +142,7 @@ def test_a_row_does_not_see_its_neighbours():
 def test_no_statistic_of_a_batch_and_no_unseeded_dropout():
     kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
     assert not [m for m in default_team().modules() if isinstance(m, kinds)]
-    assert not list(default_team().buffers())
+    assert {name for name, _ in default_team().named_buffers()} == {"center", "scale"}  # of the context, set once
 
 
 def test_a_trunk_is_a_function_of_the_order_of_its_rows():
@@ -168,6 +168,20 @@ def test_a_trunk_is_what_it_says():
     assert h.shape == (3, 5, 8)
     attended = trunk.attention(h)
     torch.testing.assert_close(trunk(x), trunk.norm(h + attended).mean(dim=1), atol=1e-5, rtol=1e-5)
+
+
+def test_the_context_is_scaled_to_the_rows_that_train_and_the_account_is_not():
+    team, seen = default_team(), observation(6)
+    rows = 3.0 + 2.0 * torch.randn(500, 38, generator=torch.Generator().manual_seed(1))
+    rows[:, 5] = 7.0 + 0.001 * rows[:, 0]  # hardly varies: not magnified
+    team.scale_to(rows)
+    seen["context"] = rows[:6].clone()
+    seen["context"][0, 0] = 1e6
+    _, context = team.encode(seen)
+    expected = (rows[:6] - rows.mean(0)) / rows.std(0)
+    expected[:, 5], expected[0, 0] = (rows[:6] - rows.mean(0))[:, 5] / 0.1, 5.0
+    torch.testing.assert_close(context[:, :38], expected.clamp(-5, 5))
+    assert torch.equal(context[:, 38:], seen["account"].clamp(-5, 5))
 
 
 # Dropout

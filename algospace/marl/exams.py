@@ -10,7 +10,9 @@ from tqdm import tqdm
 from algospace import agents, consensus, env, market
 from algospace.calibration import Calibration, Reliability, reliability
 from algospace.features.windows import Rows
+from algospace.marl.params import PretrainingParams
 from algospace.mrms.proposal import Proposal
+from algospace.mrms.state import SIDES
 from algospace.policy.decide import Settings
 
 
@@ -21,6 +23,7 @@ class Material(NamedTuple):
     sessions: np.ndarray  # session id of each candidate
     synergies: np.ndarray  # bool: which of them completed a synergy
     views: env.Windows
+    labels: np.ndarray | None = None  # of the pre-training, where it is asked for (`triple_barrier`)
 
     def of(self, chosen: np.ndarray) -> "Material":
         """The candidates at positions, or of a mask, ``chosen``."""
@@ -28,7 +31,8 @@ class Material(NamedTuple):
             **{name: value[chosen] for name, value in self.candidates._asdict().items() if name != "proposal"},
             proposal=self.candidates.proposal.of(chosen),
         )
-        return Material(candidates, self.sessions[chosen], self.synergies[chosen], self.views)
+        labels = None if self.labels is None else self.labels[chosen]
+        return Material(candidates, self.sessions[chosen], self.synergies[chosen], self.views, labels)
 
     def observe(self, chosen: np.ndarray) -> dict[str, torch.Tensor]:
         """What the agents see of the candidates at positions ``chosen``, the account's state left out."""
@@ -46,14 +50,41 @@ def material(
     proposal: Proposal,
     settings: Settings,
     device: str,
+    barriers: PretrainingParams | None = None,
 ) -> Material:
-    """Assemble the candidates at rows ``ends`` of a feature table; ``regime`` (len(ends), latent) are their vectors."""
-    costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
-    found = env.candidates(
-        m5, ends, regime, proposal, market.Bars.of(m5), costs, settings.gate1, settings.market.max_bars
-    )
-    session, synergy = (m5[name].to_numpy()[ends] for name in ("session_id", "gate1_type"))
-    return Material(found, session, synergy != 0, env.Windows(rows, settings.features, device))
+    """Assemble the candidates at rows ``ends`` of a feature table; ``regime`` (len(ends), latent) are their vectors.
+
+    With ``barriers`` they are labelled for the pre-training.
+    """
+    bars, costs = market.Bars.of(m5), market.Costs.of(settings.contract, settings.market.cost_multiplier)
+    found = env.candidates(m5, ends, regime, proposal, bars, costs, settings.gate1, settings.market.max_bars)
+    session, synergy, atr = (m5[name].to_numpy()[ends] for name in ("session_id", "gate1_type", "m30_atr"))
+    labels = None
+    if barriers is not None:
+        labels = triple_barrier(bars, ends, found.direction, atr, costs, settings.market.max_bars, barriers)
+    return Material(found, session, synergy != 0, env.Windows(rows, settings.features, device), labels)
+
+
+def triple_barrier(
+    bars: market.Bars,
+    ends: np.ndarray,
+    direction: np.ndarray,
+    atr: np.ndarray,
+    costs: market.Costs,
+    max_bars: int,
+    params: PretrainingParams,
+) -> np.ndarray:
+    """Labels (n,) of the triple barrier (Lopez de Prado 2018): the side of the better net R if above 0, else PASS.
+
+    The bracket is the same for all, in 30-minute ``atr`` (n,), entered at the next open; its execution is that of the
+    environment: stop first, gaps, costs, the time stop, the session's end. It reads the bars after the candidate: a
+    label, never an input. The embargo between splits purges it: no bracket of train ends among the bars of another.
+    """
+    stop = np.maximum(np.round(params.stop_atr * atr / costs.tick), 1) * costs.tick
+    side = np.array(SIDES) * direction[:, None]
+    target, delay = np.array(params.reward_risk), np.array(0)
+    r = market.bracket(bars, ends[:, None], side, stop[:, None], target, delay, costs, max_bars).net_r
+    return np.where(r.max(axis=1) > 0, r.argmax(axis=1) + 1, env.PASS).astype(np.int64)
 
 
 class Judged(NamedTuple):
