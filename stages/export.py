@@ -8,7 +8,7 @@ import pandas as pd
 from algospace import agents, artefacts, report, trials
 from algospace.calibration import Calibration
 from algospace.data import bars as bars_module
-from algospace.data.splits import REPORT, TEST, TRAIN
+from algospace.data.splits import TEST, TRAIN
 from algospace.features.fitted import Fitted
 from algospace.mrms import communication
 from algospace.mrms import model as risk_model
@@ -68,12 +68,12 @@ def main() -> None:
     )
     table = pd.read_parquet(MAIN)
     bars, split = table[list(bars_module.SCHEMA)], table["split"].to_numpy()
-    train, before_test = (table.iloc[: np.flatnonzero(split == code)[-1] + 1] for code in (TRAIN, REPORT))
+    train = bars.iloc[: np.flatnonzero(split == TRAIN)[-1] + 1]
     origin = provenance.of_bundle(prepared_manifest, INPUTS, artefacts.read_json(VALIDATION)) | {
-        "train": monitor.reference(monitor.see(trained, train[list(bars_module.SCHEMA)])),
+        "train": monitor.reference(monitor.see(trained, train)),
         "export": params.model_dump(mode="json"),
     }
-    beside = graphs.export(trained) | golden.contents(trained, before_test)
+    beside = graphs.export(trained) | golden.contents(trained, golden.before_test(table))
     bundle_id = bundle.write(BUNDLE, trained, origin, beside)
 
     policy, _ = bundle.load(BUNDLE)

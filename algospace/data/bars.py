@@ -76,11 +76,8 @@ def columns(table: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
 
 def frame(table: Columns, index: pd.Index | None = None) -> pd.DataFrame:
     """Make a table of arrays: the inverse of `columns`."""
-    return pd.DataFrame(
-        {name: from_ms(values) if name.endswith("_utc") else values for name, values in table.items()},
-        index,
-        copy=False,
-    )
+    content = {name: from_ms(values) if name.endswith("_utc") else values for name, values in table.items()}
+    return pd.DataFrame(content, index, copy=True)  # in few blocks: users add columns
 
 
 def to_ms(column: pd.Series | IntArray) -> IntArray:

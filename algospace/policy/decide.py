@@ -119,7 +119,7 @@ class Decider:
         self._history = windows.RowHistory(settings.features)
         self._costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
         self._passes = policy.passes or consensus.passes(policy.team, consensus.masks(policy.team, settings.seed))
-        self._m30_rows = 0
+        self._rows = self._m30_rows = 0
         self._events = 0
         self._begins = np.iinfo(np.int64).min if trade_from is None else trade_from
         if account is not None and account.time is not None:
@@ -134,7 +134,6 @@ class Decider:
         self._m30_rows += len(m30["close_utc"])
         end = len(whole)
         at = int(np.searchsorted(bars["close_utc"], self._begins))
-        self.simulator.pass_over(at)
         events = np.flatnonzero(m5["gate1_type"])
         events = events[events >= at]
         found = Step([], [], m5)
@@ -156,9 +155,10 @@ class Decider:
                 )
                 found.decisions.append(record)
                 if order is not None:
-                    self.simulator.place(order, self._events)
+                    self.simulator.place(order, self._events, self._rows + int(row))
                 self._events += 1
         found.trades.extend(self.simulator.update(part(bars, at, end)))
+        self._rows += end
         return found
 
     def _ask(self, table: Columns, ready: np.ndarray, rows: Rows, ends: np.ndarray) -> _Asked:
@@ -263,7 +263,7 @@ def decide(
     decider = Decider(policy, account, first)
     parts = list(table_module.chunks(bars))
     steps = [decider.update(columns(chunk)) for chunk in parts]
-    m5 = pd.concat([frame(step.m5, chunk.index) for step, chunk in zip(steps, parts, strict=True)]).copy()  # in one
+    m5 = pd.concat([frame(step.m5, chunk.index) for step, chunk in zip(steps, parts, strict=True)])
     first_row = 0 if first is None else int(np.searchsorted(to_ms(m5["close_utc"]), first))
     start = settings.market.account.equity if account is None else account.equity
     simulation = told(

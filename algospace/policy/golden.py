@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from algospace.data.bars import SCHEMA
+from algospace.data.splits import REPORT
 from algospace.errors import BundleError
 from algospace.policy.decide import Policy, decide
 
@@ -24,6 +25,11 @@ BARS, DECISIONS = "golden.parquet", "golden.jsonl"
 GOLDEN = (BARS, DECISIONS)
 COUNT = 8_000  # bars: about 1,500 warm the features up
 TOLERANCE = 1e-5  # of a number, absolute or relative; what is no number must be the same
+
+
+def before_test(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a prepared table up to the last one of validation."""
+    return table.iloc[: int(np.flatnonzero(table["split"].to_numpy() == REPORT)[-1]) + 1]
 
 
 def contents(policy: Policy, bars: pd.DataFrame) -> dict[str, bytes]:

@@ -30,7 +30,7 @@ class Trade(NamedTuple):
     """A filled order and its end; moments in ms since 1970 UTC."""
 
     event: int  # number of the event, -1 for an order that the account began with
-    row: int  # of the event's bar, counted from the first bar of all; -1 likewise
+    row: int  # of the event's bar among all bars; -1 likewise
     decided_utc: int
     entry_utc: int
     exit_utc: int
@@ -94,7 +94,6 @@ class Simulator:
         self._working: _Working | None = None
         self._session: int | None = None
         self._last: _Bar | None = None
-        self._rows = 0
         if start is not None:
             self._go_on_from(start)
 
@@ -122,18 +121,13 @@ class Simulator:
             self.account = self.account.begin_session(torch.tensor([True]))
             self._session = int(session[-1])
         self._last = _bar(bars, -1)
-        self._rows += session.size
         return closed
 
-    def pass_over(self, count: int) -> None:
-        """Count bars that pass before the account begins."""
-        self._rows += count
-
-    def place(self, order: Order, event: int) -> None:
-        """Place an order at the close of the last bar; there is no other."""
+    def place(self, order: Order, event: int, row: int) -> None:
+        """Place an order at the close of the last bar; there is no other. ``event`` and ``row`` are its trade's."""
         assert self._working is None
         assert self._last is not None
-        self._working = _Working(order, event, self._rows - 1, self._last.close_utc, order.delay)
+        self._working = _Working(order, event, row, self._last.close_utc, order.delay)
 
     def finish(self) -> Trade | None:
         """The trade that is open when there are no more bars, at the last close; it does not count as closed."""
@@ -283,7 +277,7 @@ def simulate(
         at = row + 1
         order = choose(k, simulator.account, simulator.track, simulator.is_open)
         if order is not None and not simulator.is_open:
-            simulator.place(order, k)
+            simulator.place(order, k, int(row))
     trades += simulator.update(part(table, at, len(bars)))
     return told(trades, simulator.finish(), bars, contract, params, params.account.equity, first_row)
 

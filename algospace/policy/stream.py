@@ -1,5 +1,6 @@
 """Bar by bar: the decisions that `algospace.policy.decide.decide` makes of the same bars at once, to the last bit."""
 
+import math
 from datetime import datetime
 from typing import NamedTuple
 
@@ -131,7 +132,7 @@ class Stream:
             raise InputError(f"bar {_iso(start)}: expected a bar after {_iso(self._last_ms)}")
         prices = (bar.open, bar.high, bar.low, bar.close)
         for name, value in zip(bars_module.VALUES, (*prices, bar.volume), strict=True):
-            if not np.isfinite(value) or value < 0 or (value == 0 and name != "volume"):
+            if not math.isfinite(value) or value < 0 or (value == 0 and name != "volume"):
                 raise InputError(f"bar {_iso(start)}: {name}: expected a finite, positive number, found {value!r}")
         if bar.high < max(prices) or bar.low > min(prices):
             raise InputError(

@@ -81,6 +81,17 @@ def test_what_comes_after_changes_no_record(trading, traded, bars):
         assert found.records != traded.records
 
 
+def test_trades_name_the_rows_of_their_bars(trading, market_bars):
+    """Counted from the first bar of the table, whenever the account begins and however the bars are cut."""
+    bars = market_bars.iloc[:12_000]  # more than a chunk
+    found = decide(trading, bars, trade_from=bars["close_utc"].iloc[3000])
+    trades = found.simulation.trades
+    assert trades["row"].max() > 10_000
+    assert bars["close_utc"].iloc[trades["row"]].tolist() == trades["decided_utc"].tolist()
+    times = [found.records[k]["time"] for k in trades["event"]]
+    assert [moment.isoformat() for moment in trades["decided_utc"]] == times
+
+
 def test_same_bars_give_the_same_records(trading, traded, bars):
     again = decide(trading, bars)
     assert again.records == traded.records

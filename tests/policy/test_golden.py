@@ -6,6 +6,7 @@ import pytest
 
 from algospace import cli
 from algospace.calibration import Calibration
+from algospace.data.splits import EMBARGO, REPORT, SELECT, TEST, TRAIN
 from algospace.errors import BundleError
 from algospace.policy import bundle, golden
 from algospace.policy.decide import decide
@@ -93,3 +94,10 @@ def test_bars_that_are_none_are_refused(trading, directory):
     with pytest.raises(BundleError, match="expected bars") as caught:
         golden.check(trading, directory)
     assert "\n" not in str(caught.value)
+
+
+def test_test_bars_do_not_enter(market_bars):
+    """Nor does the embargo before them."""
+    codes = np.repeat([TRAIN, EMBARGO, SELECT, EMBARGO, REPORT, EMBARGO, TEST], 10)
+    table = market_bars.iloc[: len(codes)].assign(split=codes)
+    assert golden.before_test(table)["split"].tolist() == codes[:50].tolist()
