@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -275,7 +276,7 @@ def serve() -> None:
     for line in sys.stdin:
         wish = json.loads(line)
         calls[0] = 0
-        words = Path(f"{os.getpid()}.stderr")
+        words = Path(tempfile.gettempdir(), f"furnace.{os.getpid()}.stderr")  # outside: its writes must not fail
         begin = time.perf_counter()
         child = os.fork()
         if child == 0:
@@ -311,7 +312,6 @@ def _work(main: Any, words: Path, library: ctypes.CDLL | None, calls: Any, arm: 
     file = os.open(words, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    # What is counted lies in the folder; the words do too, so they are opened before and written uncounted at the end.
     code = 0
     if library is not None:
         library.fire_arm.argtypes = [ctypes.c_void_p, ctypes.c_long, *[ctypes.c_int] * 2, ctypes.c_char_p]

@@ -25,7 +25,7 @@ from typing import Any
 
 import _fire
 
-MOMENTS, QUICK_MOMENTS = 60, 5
+MOMENTS, QUICK_MOMENTS = 80, 5
 FAULTS = {"boundary": 0, "full": errno.ENOSPC, "error": errno.EIO}
 QUICK_SHARE = 20  # one call in so many
 DVC_RUNS, LONGEST = 4, 30.0  # repeated whole pipelines, and seconds before a kill at most
