@@ -1,6 +1,7 @@
 """The command line ``algospace``: heavy imports wait until a command needs them."""
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ OK, DRIFTED, BAD_INPUT, BAD_BUNDLE = 0, 1, 2, 3
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input is one line on stderr and exit code 2, a refused bundle 3."""
+    for stream in (sys.stdout, sys.stderr):  # a locale that lacks a letter must not end a command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments) or OK

@@ -1,6 +1,6 @@
 """The section ``indicators`` of ``params.yaml``: the sections of the modules, and what they share."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from algospace.indicators.fvg import FVGParams
 from algospace.indicators.lvn import LVNParams
@@ -8,6 +8,8 @@ from algospace.indicators.mlmi import MLMIParams
 from algospace.indicators.mmd import MMDParams
 from algospace.indicators.nwrqk import NWRQKParams
 from algospace.params import Params
+
+REFERENCES = 7  # of mmd12, whose rows hold as many scores and five moments
 
 
 class IndicatorParams(Params):
@@ -21,3 +23,10 @@ class IndicatorParams(Params):
     atr: int = Field(ge=2)
     volume_window: int = Field(ge=1)
     momentum_bars: int = Field(ge=1)
+
+    @field_validator("mmd")
+    @classmethod
+    def _fills_its_rows(cls, mmd: MMDParams) -> MMDParams:
+        if mmd.kind == "mmd12" and mmd.references != REFERENCES:
+            raise ValueError(f"expected {REFERENCES} references for rows of kind mmd12, found {mmd.references}")
+        return mmd

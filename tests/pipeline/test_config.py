@@ -385,3 +385,11 @@ def test_a_profile_is_read_whatever_is_switched_on(tmp_path, current):
     assert load_profile("default", "gate1", Gate1Params, path).window == 30
     assert load_profile("prd", "indicators", IndicatorParams, path).nwrqk.h == 46.0
     assert load_profile("legacy200", "indicators", IndicatorParams, path).mlmi.k == 200
+
+
+def test_rows_of_twelve_hold_seven_references(edited):
+    path = edited(("references: 7 ", "references: 5 "))
+    found = refused("indicators", IndicatorParams, path)
+    assert found == "indicators.mmd: expected 7 references for rows of kind mmd12, found 5"
+    signature = edited(("references: 7 ", "references: 5 "), ("kind: mmd12 ", "kind: sig155 "))
+    assert load_params("indicators", IndicatorParams, signature).mmd.references == 5
