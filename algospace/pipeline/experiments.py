@@ -44,9 +44,11 @@ def collect(root: Path, all_commits: bool = False) -> Found:
     InputError
         If DVC cannot list the experiments of ``root``.
     """
-    command = ["dvc", "exp", "show", "--json", *(["--all-commits"] if all_commits else [])]
+    more = ["--all-commits"] if all_commits else []
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["dvc", "exp", "show", "--json", *more], cwd=root, capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         raise InputError(f"{root}: expected the command dvc, found none; install algospace with DVC") from None
     if done.returncode != 0:
