@@ -114,7 +114,7 @@ class SignalStream:
         slow = self._slow.update(ha.close, c)
         newest = np.searchsorted(m30["close_utc"], m5["close_utc"], side="right")  # 0: one from before
         atr = self._m30_atr.update(h, l, c) / factor
-        found = m30["session_id"], slow.mlmi_signal, slow.nwrqk_signal, atr
+        found: list[np.ndarray] = [m30["session_id"], slow.mlmi_signal, slow.nwrqk_signal, atr]
         known = [np.append(last, column) for last, column in zip(self._newest, found, strict=True)]
         m30_session, crossings, turns, m30_atr = (column[newest] for column in known)
         news = self._once.update(self._m30_rows + newest - 1, m30_session, session, synthetic)
