@@ -16,6 +16,7 @@ from algospace.teams import Communication, Critic
 ROUNDS = 3  # of communication, in every pass
 CONTEXT = ("context", "account")  # what every agent knows beside its own windows, and the critic too
 LEAST_SPREAD = 0.1  # of a number of the context: what hardly varies on train must not be magnified later
+FIRST_LOGIT = 10.0  # of a side that a linear forecast expects to earn 1 R
 FARTHEST = 5.0  # standard deviations of train beyond which a number of the context counts no more
 
 
@@ -81,7 +82,7 @@ class Team(nn.Module):
     """Actors with own trunks and heads and shared communication.
 
     ``agents`` names them, in the order of `algospace.env.AGENTS`; an observation may hold the windows of others too.
-    The first step is to scale the context by the rows that train.
+    The first steps are to scale the context by the rows that train, and to begin with a linear forecast.
     Dropout is a function of the seeds that are passed in, one a row; without seeds there is none. It begins after the
     trunks (decision 0011), so that many passes over one row need `encode` once.
     """
@@ -115,11 +116,14 @@ class Team(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(width + n_context, head_dim) for _ in agents)
         self.hidden_norm = nn.ModuleList(nn.LayerNorm(head_dim) for _ in agents)
         self.out = nn.ModuleList(nn.Linear(head_dim, outputs + (2 if a == ARBITRAGEUR else 0)) for a in agents)
+        self.linear = nn.Linear(n_context, 3 * len(agents))
         for head in self.out.parameters():
             if head.ndim > 1:
                 nn.init.orthogonal_(head, 0.01)
             else:
                 nn.init.zeros_(head)
+        for head in self.linear.parameters():
+            nn.init.zeros_(head)
         self.mask_sizes = [width, head_dim] * len(agents)
 
     def scale_to(self, context: Tensor) -> None:
@@ -127,6 +131,15 @@ class Team(nn.Module):
         spread = context.std(0)
         self.center[: len(spread)] = context.mean(0)
         self.scale[: len(spread)] = spread.clamp(min=LEAST_SPREAD)
+
+    @torch.no_grad()
+    def begin_with(self, weights: Tensor, bias: Tensor) -> None:
+        """Begin with a linear forecast of the sides' net R from the scaled context: ``weights`` (c, 2), ``bias`` (2,).
+
+        It becomes the first action logits of every agent, beside 0 for a pass: what the networks add must beat it.
+        """
+        self.linear.weight.view(len(self.agents), 3, -1)[:, 1:, : len(weights)] = FIRST_LOGIT * weights.T
+        self.linear.bias.view(len(self.agents), 3)[:, 1:] = FIRST_LOGIT * bias
 
     def critic(self, hidden_dim: int) -> Critic:
         """A critic that sees context and account beside the agents' states."""
@@ -142,8 +155,12 @@ class Team(nn.Module):
     def encode(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """What no dropout touches: states (batch, agents, width) before communication, scaled context (batch, c)."""
         states = torch.stack([self.look(name, observation) for name in self.agents], dim=1)
-        context = torch.cat([observation[name] for name in CONTEXT], dim=1)
-        return states, ((context - self.center) / self.scale).clamp(-FARTHEST, FARTHEST)
+        return states, self.scaled(torch.cat([observation[name] for name in CONTEXT], dim=1))
+
+    def scaled(self, context: Tensor) -> Tensor:
+        """Context (batch, c), or its first columns, in standard deviations of train."""
+        c = context.shape[1]
+        return ((context - self.center[:c]) / self.scale[:c]).clamp(-FARTHEST, FARTHEST)
 
     def masks(self, seeds: Tensor) -> list[Tensor]:
         """Dropout masks of ``seeds`` int64 (batch,): for each agent those of its state and of its hidden layer."""
@@ -160,6 +177,7 @@ class Team(nn.Module):
             outputs.append(self.out[i](h if masks is None else h * masks[2 * i + 1]))
         stacked = torch.stack([o[:, : 5 + DELAYS] for o in outputs], dim=1)
         action, timing, confidence = torch.split(stacked, [3, DELAYS, 2], dim=-1)
+        action = action + self.linear(context).view(action.shape)
         # The Arbitrageur comes last; every other agent's output ends with its confidences.
         inefficiency = outputs[-1][:, 5 + DELAYS :] if self.agents[-1] == ARBITRAGEUR else None
         return TeamOutput(action, timing, confidence, inefficiency, shared)

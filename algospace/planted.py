@@ -27,9 +27,9 @@ from algospace.synergy import Gate1Params
 from algospace.synergy import Stream as Gate1Stream
 
 REWARD_RISK = 2.0  # target over stop; the stop is one ATR of the 30-minute bars
-HORIZON = 72  # bars that a session must still hold: what comes later in it is not planted
+HORIZON = 36  # bars that a session must still hold: what comes later in it is not planted
 STEPS = synthetic.WALK_STEPS  # price moves inside a bar
-STOP_IN_SD = 3.0  # stop distance in standard deviations of a bar of a planted path: over after 18 bars on average
+STOP_IN_SD = 2.0  # stop distance in standard deviations of a bar of a planted path: over after 8 bars on average
 
 
 class Regime(NamedTuple):
@@ -141,6 +141,7 @@ def _plant(
     # cases of four. From there it wins with the probability that makes it worth nothing over all.
     against = bool(rng.random() < (1.0 + (4.0 * win / (1.0 - win) + 1.0) / 3.0) / 3.0)
     shocks = rng.standard_normal((len(path) - bar) * STEPS) * stop / (STOP_IN_SD * np.sqrt(STEPS))
+    shocks[0] = 0.0  # the next open, at which the bracket is entered, is where the barriers are measured from
     start = int(path[bar - 1, -1])
     moves, taken = _bend(shocks, float(stop), won, against, stop / (STOP_IN_SD * np.sqrt(STEPS)))
     flat = path[bar:].reshape(-1)  # a view: the path is changed in place

@@ -115,9 +115,9 @@ def trading(settings, fitted_state, section):
     """A policy whose agents always follow the signal and whose confidence always passes: it trades all it may."""
     policy = _policy(settings, fitted_state, section)
     with torch.no_grad():
-        policy.mrms.position.common[3] += 8.0
-        policy.mrms.target.common[4] += 8.0
-        policy.mrms.stop.common[5] += 8.0
+        policy.mrms.position.linear.bias[3] += 8.0
+        policy.mrms.target.linear.bias[4] += 8.0
+        policy.mrms.stop.linear.bias[5] += 8.0
         for head in policy.team.out:
             head.bias[1] += 8.0
     return policy._replace(calibration=Calibration(0.0, 5.0))
@@ -135,7 +135,9 @@ def _policy(settings, fitted_state, section):
     for agent in (risk.position, risk.stop, risk.target):
         torch.nn.init.normal_(agent.network[-1].weight)
     marl = section("marl", MARLParams).model_copy(update={"channels": (4, 8, 8), "head_dim": 16, "n_heads": 2})
-    team = engine.new_team(marl, np.zeros((2, LATENT + GATE1_CODE + PROPOSAL_CODE), np.float32), seed=0)
+    team = engine.new_team(
+        marl, np.zeros((2, LATENT + GATE1_CODE + PROPOSAL_CODE), np.float32), np.zeros((2, 2)), seed=0
+    )
     memory = TrackNet(8, 4, 0.1)
     memory.start_at(torch.rand(30, 8).round(decimals=2))
     for model in (regime, risk, memory, team):

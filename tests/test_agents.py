@@ -56,7 +56,7 @@ def test_shapes():
 
 def test_parameter_count_of_the_default_team():
     team = default_team()
-    assert sum(p.numel() for p in team.parameters()) == 55_657
+    assert sum(p.numel() for p in team.parameters()) == 56_053
     assert sum(p.numel() for p in team.critic(DEFAULT.critic_dim).parameters()) == 35_073
 
 
@@ -182,6 +182,25 @@ def test_the_context_is_scaled_to_the_rows_that_train_and_the_account_is_not():
     expected[:, 5], expected[0, 0] = (rows[:6] - rows.mean(0))[:, 5] / 0.1, 5.0
     torch.testing.assert_close(context[:, :38], expected.clamp(-5, 5))
     assert torch.equal(context[:, 38:], seen["account"].clamp(-5, 5))
+
+
+def test_a_team_begins_with_the_linear_forecast_that_it_is_given():
+    """It adds to what the networks say: 10 nats an R for either side, nothing for a pass."""
+    team, seen = default_team(), observation(6)
+    x = torch.tensor([2.0, 1.0, 0.0, 0.1, -1.0, 99.0])
+    seen["context"] = torch.zeros(6, 38)
+    seen["context"][:, 0] = x
+    weights = torch.zeros(38, 2)
+    weights[0] = torch.tensor([0.3, -0.3])
+    with torch.no_grad():
+        alone = team(seen, None)
+        team.begin_with(weights, torch.tensor([-0.05, -0.05]))
+        found = team(seen, None)
+    move = 3.0 * x.clamp(-5, 5)
+    expected = torch.stack([0 * x, move - 0.5, -move - 0.5], dim=1)
+    for i in range(3):
+        torch.testing.assert_close((found.action - alone.action)[:, i], expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(found.timing, alone.timing)
 
 
 # Dropout

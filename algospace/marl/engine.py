@@ -10,6 +10,7 @@ from algospace.calibration import Calibration
 from algospace.errors import InputError
 from algospace.features import windows
 from algospace.features.table import SIDE
+from algospace.forecast import Forecast
 from algospace.marl import exams, pretraining
 from algospace.marl.exams import Judged, Material
 from algospace.marl.params import MARLParams
@@ -77,13 +78,18 @@ def study(
     folds = walk_forward(lessons, params, settings, runtime, seed, part)
     best = choose(runs)
     calibration = exams.calibrate(runs[best].judged["select"], exam["select"].candidates)
-    untrained = new_team(params, lessons.candidates.context, seed + params.seeds[best])
+    untrained = new_team(
+        params, lessons.candidates.context, lessons.candidates.net_r[:, :, 0], seed + params.seeds[best]
+    )
     initial = {half: exams.judge(untrained, given, settings) for half, given in exam.items()}
     return Study(runs, best, calibration, initial, folds)
 
 
-def new_team(params: MARLParams, context: np.ndarray, seed: int) -> agents.Team:
-    """A team with the weights that the seed gives, scaled to the rows of context (n, c) that train."""
+def new_team(params: MARLParams, context: np.ndarray, net_r: np.ndarray, seed: int) -> agents.Team:
+    """A team that has learnt nothing but a linear forecast; the seed gives the networks' weights.
+
+    It is scaled to the rows of context (n, c) that train, and forecasts their net R (n, 2) at the next open.
+    """
     torch.manual_seed(seed)
     sizes = {env.STRUCTURE: len(windows.STRUCTURE), env.TACTICAL: len(windows.TACTICAL)}
     team = agents.Team(
@@ -91,6 +97,8 @@ def new_team(params: MARLParams, context: np.ndarray, seed: int) -> agents.Team:
         params.message_dim, params.head_dim, params.dropout, sizes | {env.ARBITRAGEUR: sum(sizes.values())}, len(SIDE),
     )  # fmt: skip
     team.scale_to(torch.from_numpy(context))
+    linear = Forecast.fit(team.scaled(torch.from_numpy(context)).double().numpy(), net_r.astype(np.float64))
+    team.begin_with(torch.from_numpy(linear.weights), torch.from_numpy(linear.bias))
     return team
 
 
@@ -109,7 +117,7 @@ def run(
 
     ``name`` is that of the run among the stage's training states.
     """
-    team = new_team(params, lessons.candidates.context, seed).to(runtime.device)
+    team = new_team(params, lessons.candidates.context, lessons.candidates.net_r[:, :, 0], seed).to(runtime.device)
     pretrained: dict[str, Pretrained] = {
         agent: pretraining.pretrain(
             team, agent, lessons, select, params.pretraining.optimizer, runtime, seed, part(f"{name}_{agent}")

@@ -4,17 +4,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algospace import training
+from algospace import forecast, training
 from algospace.errors import InputError
 from algospace.mrms import model as ensemble
 from algospace.mrms.model import RiskEnsemble
-from algospace.mrms.objective import LEAST_WEALTH, Losses, risk_loss
+from algospace.mrms.objective import FLOOR, LEAST_WEALTH, Losses, risk_loss
 from algospace.mrms.outcomes import Lessons
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.state import States
 from algospace.params import RuntimeParams
 
-FIXED_LOGIT = 2.0  # of the best fixed answer before training; the others begin at 0
+FIRST_LOGIT = 2.0  # of the choices that training begins with, and of a size that is worth 1 R; the others' are 0
 
 
 def fit(
@@ -49,7 +49,7 @@ def fit(
     x, r = (torch.from_numpy(array).to(device) for array in (train.states.values, train.net_r))
     model = ensemble.new(train.states.names, n_units, params).to(device)
     model.scale_to(x.flatten(0, 1))
-    start_from_the_best_fixed_answer(model, train.net_r, params)
+    start_from_the_best_linear_answer(model, train, params)
     stops, rewards = (torch.tensor(grid, device=device) for grid in (params.stop_grid, params.reward_risk_grid))
     batch = min(params.optimizer.batch_size, len(x))
     every, synergies = torch.arange(len(x)), torch.from_numpy(_synergies(train))
@@ -86,24 +86,50 @@ def fit(
     return model, training.fit(name, model, draw, loss, validate if sets else None, run, runtime, seed, saver)
 
 
-def start_from_the_best_fixed_answer(model: RiskEnsemble, net_r: np.ndarray, params: MRMSParams) -> None:
-    """Set the logits of all events: the cell of the best Sortino, and the units of the best growth in it.
+def start_from_the_best_linear_answer(model: RiskEnsemble, lessons: Lessons, params: MRMSParams) -> None:
+    """Set the linear logits: the cell that is worth most to whoever may pass, the units by Kelly on its forecast.
 
-    It is what an agent falls back on. Learning it by gradient takes longer than the states take to be learnt by heart.
-    The best of a whole grid often earns something on the rows that chose it, so the units are those that both the
-    earlier and the later half of the events bear.
+    It is what the agents fall back on: learning it by gradient takes longer than the states take to be learnt by heart.
+    Cells are compared by their Sortino ratio where a linear forecast made at other times expects a gain; completed
+    synergies count ``params.synergy_share``. A size u is worth u f - b s u^2 / 2 at a forecast f (the second order of
+    its log growth; b the bet of a unit, s the mean square of r). Where no cell earns anything in this way there is
+    nothing to pass by: then it is the cell of the best ratio over all events, and the units that both the earlier and
+    the later half of them bear there, since the best of a whole grid often earns something on the rows that chose it.
     """
-    flat = net_r.reshape(-1, net_r.shape[2] * net_r.shape[3]).astype(np.float64)
-    downside = np.sqrt((np.minimum(flat, 0.0) ** 2).mean(0)) + 1e-9
-    best = int((flat.mean(0) / downside).argmax())
+    x = model.scaled(torch.from_numpy(lessons.states.values)).double().numpy()
+    r = lessons.net_r.reshape(*lessons.net_r.shape[:2], -1).astype(np.float64)
+    decided, share = _synergies(lessons), params.synergy_share
+    if len(decided) < 2 or not share:
+        decided, share = np.arange(len(r)), 1.0
+
+    def worth(earned: np.ndarray) -> np.ndarray:
+        every, of_decided = (_sortinos(part, (r**2).mean()) for part in (earned, earned[decided]))
+        return (1 - share) * every + share * of_decided
+
+    if_taken = worth(np.where(forecast.out_of_sample(x, r) > 0, r, 0.0))
+    best = int((if_taken if if_taken.max() > 0 else worth(r)).argmax())
+    stop, reward = divmod(best, lessons.net_r.shape[3])
     bet = params.unit_risk / params.kelly_fraction
-    count = np.arange(model.config["n_units"] + 1)
-    growth = np.log(np.maximum(1 + bet * count * flat[:, best, None], LEAST_WEALTH))
-    units = min(int(half.mean(0).argmax()) for half in np.array_split(growth, 2))
-    stop, reward = divmod(best, net_r.shape[3])
+    units = np.arange(model.config["n_units"] + 1)
     with torch.no_grad():
-        for agent, choice in ((model.position, units), (model.stop, stop), (model.target, reward)):
-            agent.common[choice] = FIXED_LOGIT
+        model.stop.linear.bias[stop] = model.target.linear.bias[reward] = FIRST_LOGIT
+        if if_taken.max() > 0:
+            expected = forecast.Forecast.fit(x[decided].reshape(-1, x.shape[-1]), r[decided][..., best].reshape(-1, 1))
+            square = float((r[decided][..., best] ** 2).mean())
+            logits = units * expected.bias - bet * square * units**2 / 2
+            model.position.linear.weight.copy_(torch.from_numpy(FIRST_LOGIT * np.outer(units, expected.weights)))
+            model.position.linear.bias.copy_(torch.from_numpy(FIRST_LOGIT * logits))
+        else:
+            growth = np.log(np.maximum(1 + bet * units * r[..., best].reshape(-1, 1), LEAST_WEALTH))
+            borne = min(int(half.mean(0).argmax()) for half in np.array_split(growth, 2))
+            model.position.linear.bias[borne] = FIRST_LOGIT
+
+
+def _sortinos(earned: np.ndarray, square: float) -> np.ndarray:
+    """Sortino ratio (cells,) of what each cell earned, (n, sides, cells), as `risk_loss` takes it."""
+    downside = (np.minimum(earned, 0.0) ** 2).mean((0, 1))
+    ratio: np.ndarray = earned.mean((0, 1)) / np.sqrt(downside + FLOOR * square)
+    return ratio
 
 
 def _synergies(lessons: Lessons) -> np.ndarray:

@@ -28,28 +28,27 @@ class Output(NamedTuple):
     weights: Tensor  # (batch, 3) of the agents, in the order of AGENTS, summing to 1
     confidence: Tensor  # (batch,) weighted mean of the agents' own confidences
     embedding: Tensor  # (batch, 8) in -1..1
-    deviation: Tensor  # (batch,) mean square of what the states add to the logits of all events
+    deviation: Tensor  # (batch,) mean square of what the networks add to the linear logits
 
 
 class Agent(nn.Module):
-    """A distribution over choices: logits of all events plus what a network adds for the state.
+    """A distribution over choices: logits linear in the state plus what a network adds.
 
-    The network starts at zero, so that an agent that finds nothing in the states keeps the choice that is best for
-    all of them.
+    The network starts at zero, so that an agent that finds nothing more keeps the linear answer that it begins with.
     """
 
     def __init__(self, n_features: int, hidden_dim: int, n_choices: int, dropout: float) -> None:
         super().__init__()
-        self.common = nn.Parameter(torch.zeros(n_choices))
+        self.linear = nn.Linear(n_features, n_choices)
         self.network = nets.mlp([n_features, hidden_dim, max(hidden_dim // 2, 1), n_choices], dropout)
-        last = self.network[-1]
-        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        for layer in (self.linear, self.network[-1]):
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, n_features) -> probabilities (batch, n_choices), mean square (batch,) of the network's part."""
         own = self.network(x)
-        return (self.common + own).softmax(-1), (own**2).mean(-1)
+        return (self.linear(x) + own).softmax(-1), (own**2).mean(-1)
 
 
 class RiskEnsemble(nn.Module):
@@ -104,11 +103,15 @@ class RiskEnsemble(nn.Module):
     def limit_units(self, most: int) -> None:
         """Put every size above ``most`` units out of the position agent's reach, whatever the state."""
         with torch.no_grad():
-            self.position.common[most + 1 :] = OUT_OF_REACH
+            self.position.linear.bias[most + 1 :] = OUT_OF_REACH
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """States (batch, features) in standard deviations of train."""
+        return ((x - self.center) / self.scale).clamp(-FARTHEST, FARTHEST)
 
     def forward(self, x: Tensor) -> Output:
         """(batch, features) -> `Output`."""
-        x = ((x - self.center) / self.scale).clamp(-FARTHEST, FARTHEST)
+        x = self.scaled(x)
         agents = [agent(x) for agent in (self.position, self.stop, self.target)]
         # The coordinator judges the agents; it must not bend them.
         own = torch.stack([probabilities.detach().amax(-1) for probabilities, _ in agents], dim=-1)

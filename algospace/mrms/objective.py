@@ -9,6 +9,7 @@ from torch.nn import functional
 from algospace.mrms.model import Output
 from algospace.mrms.params import MRMSParams
 
+FLOOR = 1e-3  # share of the mean square of all outcomes that a downside is taken to have at least
 LEAST_WEALTH = 0.05  # share of the equity that a bet is taken to leave at least: log growth stays finite
 
 
@@ -17,7 +18,7 @@ class Losses(NamedTuple):
 
     total: Tensor  # what training minimises
     agents: Tensor  # the agents' part of it: what early stopping reads
-    sortino: Tensor  # of one unit, over the joint distribution of the cells
+    sortino: Tensor  # of one unit where a trade is proposed, over the joint distribution of the cells
     growth: Tensor  # expected log growth of the proposed distribution of units, in bets of one unit
     coordinator: Tensor  # cross-entropy of the ensemble's confidence against a win of the executed cell
 
@@ -37,16 +38,19 @@ def risk_loss(output: Output, net_r: Tensor, stops: Tensor, rewards: Tensor, par
     Notes
     -----
     Over the joint distribution p of the cells: mean = E sum p r, downside = E sum p min(r, 0)^2 (averaging r over
-    the cells first would hide the risk), Sortino = mean / sqrt(downside). Sortino is scale-free and says nothing of
-    size: the units maximise the log growth of the cell that would be executed, with a bet of unit_risk /
-    kelly_fraction a unit, which is fractional Kelly. Risk consistency: relative variance of the units-times-stop risk,
-    and a pull of the target to two stops. The shrink term holds each event's logits near those of all events.
+    the cells first would hide the risk), Sortino = mean / sqrt(downside). An event counts with the probability that
+    any unit is proposed there: what a bracket does where nobody trades it is nothing against it. Sortino is scale-free
+    and says nothing of size, nor does its gradient reach it: the units maximise the log growth of the cell that would
+    be executed, with a bet of unit_risk / kelly_fraction a unit, which is fractional Kelly. Risk consistency: relative
+    variance of the units-times-stop risk, and a pull of the target to two stops. The shrink term holds each event's
+    logits near the linear ones.
     """
     units, stop, target = output.units, output.stop, output.target
     cells = stop[:, :, None] * target[:, None, :]
-    mean = (cells * net_r).sum((1, 2)).mean()
-    downside = (cells * net_r.clamp(max=0) ** 2).sum((1, 2)).mean()
-    sortino = mean / (downside + 1e-3 * (net_r**2).mean() + 1e-12).sqrt()
+    cells_taken = (1 - units.detach()[:, :1, None]) * cells
+    mean = (cells_taken * net_r).sum((1, 2)).mean()
+    downside = (cells_taken * net_r.clamp(max=0) ** 2).sum((1, 2)).mean()
+    sortino = mean / (downside + FLOOR * (net_r**2).mean() + 1e-12).sqrt()
 
     executed = executed_r(output, net_r)
     bet = params.unit_risk / params.kelly_fraction

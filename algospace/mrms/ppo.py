@@ -300,7 +300,7 @@ def learn(
     agents = ensemble.new(names, exchange.limits.max_units, params).to(device)
     with torch.no_grad():
         # A target that the limits refuse would be a free way not to trade: then no size would ever learn to be 0.
-        agents.target.common[~env.permitted] = OUT_OF_REACH
+        agents.target.linear.bias[~env.permitted] = OUT_OF_REACH
     learner = RiskLearner(env, agents).to(device)
     history = ppo.train("mrms", env, learner, run, seed, saver)
     return learner.agents, history

@@ -10,7 +10,7 @@ from algospace.marl.params import PretrainingParams
 from algospace.params import RuntimeParams
 from algospace.training import Unsaved
 
-CONTEXT = np.zeros((2, 4), np.float32)
+CONTEXT, NET_R = np.zeros((2, 4), np.float32), np.zeros((2, 2))
 RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,7 +21,7 @@ def optimizer(params, **update):
 
 
 def pretrain(made, params, name="structure", seed=0, n=2000, **update):
-    team = engine.new_team(params(dropout=0.1), CONTEXT, seed)
+    team = engine.new_team(params(dropout=0.1), CONTEXT, NET_R, seed)
     rules = optimizer(params, epochs=20, samples_per_epoch=4096, patience=20, **update)
     return team, pretraining.pretrain(team, name, made(n), made(400, 1), rules, RUNTIME, seed, Unsaved())
 
@@ -70,7 +70,7 @@ def test_the_side_that_pays_is_the_one_it_names(made, seeing):
 
 def test_the_trunk_is_the_teams_and_nothing_else_is_touched(made, params, seeing):
     team, trained = seeing
-    fresh = engine.new_team(params(dropout=0.1), CONTEXT, 0).state_dict()
+    fresh = engine.new_team(params(dropout=0.1), CONTEXT, NET_R, 0).state_dict()
     changed = {name for name, value in team.state_dict().items() if not torch.equal(value, fresh[name])}
     assert changed
     assert all(name.startswith("trunks.structure.") for name in changed)
@@ -79,7 +79,7 @@ def test_the_trunk_is_the_teams_and_nothing_else_is_touched(made, params, seeing
 
 def test_the_tactical_agent_learns_with_its_side_features(made, params):
     """Learnt by heart: the rows that stop it are those that train."""
-    team = engine.new_team(params(dropout=0.1), CONTEXT, 0)
+    team = engine.new_team(params(dropout=0.1), CONTEXT, NET_R, 0)
     fresh = {name: value.clone() for name, value in team.state_dict().items()}
     rules = optimizer(params, epochs=20, samples_per_epoch=4096, patience=20)
     pretraining.pretrain(team, "tactical", made(200), made(200), rules, RUNTIME, 0, Unsaved())
@@ -94,13 +94,13 @@ def test_noise_gains_nothing(made, params):
     found = pretraining.figures(trained, "tactical", made(2000), made(600, 2), 200, 0)
     assert found["gain"] == pytest.approx(0.0, abs=0.02)
     if trained.best_epoch == -1:
-        fresh = engine.new_team(params(dropout=0.1), CONTEXT, 0).state_dict()
+        fresh = engine.new_team(params(dropout=0.1), CONTEXT, NET_R, 0).state_dict()
         assert all(torch.equal(value, fresh[name]) for name, value in team.state_dict().items())
 
 
 def test_what_is_worse_than_the_shares_of_the_classes_is_not_kept(made, params):
     """Labels of the selecting half that contradict those of train: no epoch is good there."""
-    team = engine.new_team(params(dropout=0.1), CONTEXT, 0)
+    team = engine.new_team(params(dropout=0.1), CONTEXT, NET_R, 0)
     fresh = {name: value.clone() for name, value in team.state_dict().items()}
     lessons, select = made(2000), made(400, 1)
     select = select._replace(labels=np.array([PASS, AGAINST, WITH])[select.labels])
@@ -119,7 +119,7 @@ def test_the_seed_decides_every_weight(made, params):
 
 
 def test_no_candidates_are_refused(made, params):
-    team = engine.new_team(params(), CONTEXT, 0)
+    team = engine.new_team(params(), CONTEXT, NET_R, 0)
     empty = made(20).of(np.arange(0))
     with pytest.raises(InputError, match="expected candidates in train and in select, found 0 and 20"):
         pretraining.pretrain(team, "structure", empty, made(20), optimizer(params), RUNTIME, 0, Unsaved())

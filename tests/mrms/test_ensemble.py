@@ -88,7 +88,7 @@ def slow_loss(units, stop, target, net_r, run):
     for e in range(n):
         for s in range(len(STOPS)):
             for t in range(len(REWARDS)):
-                p, r = stop[e, s] * target[e, t], net_r[e, s, t]
+                p, r = (1 - units[e, 0]) * stop[e, s] * target[e, t], net_r[e, s, t]
                 mean += p * r / n
                 downside += p * min(r, 0) ** 2 / n
                 square += r**2 / (n * len(STOPS) * len(REWARDS))
@@ -147,7 +147,7 @@ def test_loss_of_a_batch_against_loops():
 def test_risk_is_not_averaged_away():
     # Two cells, +1 and -1: their mean is 0 without any downside, but whoever draws a cell bears the -1.
     stop, target = [[0, 1, 0]] * 2, [[0.5, 0, 0, 0.5]] * 2
-    units = [[1, 0, 0, 0, 0, 0]] * 2
+    units = [[0, 1, 0, 0, 0, 0]] * 2
     sure, drawn = np.zeros((2, 3, 4)), np.zeros((2, 3, 4))
     sure[:, 1] = [0.5, 0, 0, 0.5]
     drawn[:, 1] = [-1, 0, 0, 2]
@@ -376,7 +376,7 @@ def test_the_coordinator_weighs_and_does_not_bend_the_agents():
 def test_an_untaught_ensemble_proposes_the_same_for_every_state():
     model = ensemble.new(NAMES, UNITS, params()).eval()
     with torch.no_grad():
-        model.stop.common[1] = model.target.common[2] = model.position.common[4] = 1.0
+        model.stop.linear.bias[1] = model.target.linear.bias[2] = model.position.linear.bias[4] = 1.0
     found = proposals(model, np.random.default_rng(0).normal(size=(20, 2, N)).astype(np.float32))
     assert (found.stop_atr == 1.0).all()
     assert (found.reward_risk == 2.0).all()
@@ -391,10 +391,21 @@ def test_a_loaded_model_gives_the_same_bits():
         assert np.array_equal(a, b)
 
 
+def test_an_event_that_nobody_trades_says_nothing_of_brackets():
+    """With size 0 for certain at the second event, its outcomes move neither the Sortino ratio nor its gradient."""
+    stop, target = [[0.2, 0.5, 0.3]] * 2, [[0.1, 0.2, 0.3, 0.4]] * 2
+    net_r = np.random.default_rng(3).normal(size=(2, 3, 4))
+    other = net_r.copy()
+    other[1] = -net_r[1]  # of the same square, which scales the ratio's floor
+    sized, half = [[0, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]], [[0, 1, 0, 0, 0, 0], [0.5, 0.5, 0, 0, 0, 0]]
+    assert loss_of(sized, stop, target, net_r, params())[1] == loss_of(sized, stop, target, other, params())[1]
+    assert loss_of(half, stop, target, net_r, params())[1] != loss_of(half, stop, target, other, params())[1]
+
+
 def test_the_default_network():
     model = ensemble.new(feature_names(8), 5, DEFAULT)
     assert len(model.config["features"]) == 40
-    assert sum(p.numel() for p in model.parameters()) == 15_807
+    assert sum(p.numel() for p in model.parameters()) == 16_847
 
 
 # Outcomes
