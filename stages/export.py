@@ -10,9 +10,11 @@ from algospace.calibration import Calibration
 from algospace.data import bars as bars_module
 from algospace.data.splits import TEST, TRAIN
 from algospace.features.fitted import Fitted
+from algospace.marl.params import MARLParams
 from algospace.mrms import communication
 from algospace.mrms import model as risk_model
-from algospace.params import RuntimeParams
+from algospace.mrms.params import MRMSParams
+from algospace.params import Params, RuntimeParams
 from algospace.pipeline import provenance, stage
 from algospace.pipeline.config import load_params
 from algospace.pipeline.settings import load_settings
@@ -20,6 +22,7 @@ from algospace.policy import bundle, evaluation, golden, graphs, monitor, output
 from algospace.policy.decide import Policy
 from algospace.policy.params import ExportParams
 from algospace.rde import model as regime_model
+from algospace.rde.params import RDEParams
 from algospace.rde.space import Space
 
 MAIN = Path("data/prepared/main_training_data.parquet")
@@ -51,6 +54,10 @@ def main() -> None:
     params = load_params("export", ExportParams)
     prepared_manifest = artefacts.read_json(MANIFEST)
     settings = load_settings(prepared_manifest)
+    training: dict[str, Params] = {
+        "runtime": runtime, "rde": load_params("rde", RDEParams), "mrms": load_params("mrms", MRMSParams),
+        "marl": load_params("marl", MARLParams),
+    }  # fmt: skip
     stage.make_deterministic(runtime, seed)
 
     weights, header = artefacts.read_tensors(TEAM_MODEL)
@@ -71,6 +78,7 @@ def main() -> None:
     train = bars.iloc[: np.flatnonzero(split == TRAIN)[-1] + 1]
     origin = provenance.of_bundle(prepared_manifest, INPUTS, artefacts.read_json(VALIDATION)) | {
         "train": monitor.reference(monitor.see(trained, train)),
+        "training": {name: model.model_dump(mode="json") for name, model in training.items()},
         "export": params.model_dump(mode="json"),
     }
     beside = graphs.export(trained) | golden.contents(trained, golden.before_test(table))

@@ -71,7 +71,12 @@ class Replay(NamedTuple):
 
     records: list[Decision]  # one per Gate-1 event, decided or refused
     simulation: Simulation
-    m5: pd.DataFrame  # the feature table that was decided on
+    m5: pd.DataFrame  # the feature table that was decided on,
+    m30: pd.DataFrame  # and that of its half hours
+
+    def rows(self, policy: Policy) -> Rows:
+        """What the models of ``policy`` see of every bar."""
+        return windows.rows(table_module.FeatureTable(self.m5, self.m30), policy.fitted)
 
 
 class Step(NamedTuple):
@@ -79,7 +84,8 @@ class Step(NamedTuple):
 
     decisions: list[Decision]  # of their Gate-1 events
     trades: list[Trade]  # that are now known to be closed
-    m5: Columns  # their rows of the feature table
+    m5: Columns  # their rows of the feature table,
+    m30: Columns  # and the half hours that they complete
 
 
 class _Asked(NamedTuple):
@@ -136,7 +142,7 @@ class Decider:
         at = int(np.searchsorted(bars["close_utc"], self._begins))
         events = np.flatnonzero(m5["gate1_type"])
         events = events[events >= at]
-        found = Step([], [], m5)
+        found = Step([], [], m5, m30)
         if events.size:
             table = {name: values[events] for name, values in m5.items() if _is_read(name)}
             ready = whole[events] & (m5["candidate_direction"][events] != 0)
@@ -264,13 +270,14 @@ def decide(
     parts = list(table_module.chunks(bars))
     steps = [decider.update(columns(chunk)) for chunk in parts]
     m5 = pd.concat([frame(step.m5, chunk.index) for step, chunk in zip(steps, parts, strict=True)])
+    m30 = pd.concat([frame(step.m30, pd.RangeIndex(len(step.m30["close_utc"]))) for step in steps], ignore_index=True)
     first_row = 0 if first is None else int(np.searchsorted(to_ms(m5["close_utc"]), first))
     start = settings.market.account.equity if account is None else account.equity
     simulation = told(
         [trade for step in steps for trade in step.trades], decider.simulator.finish(), m5, settings.contract,
         settings.market, start, first_row,
     )  # fmt: skip
-    return Replay([record for step in steps for record in step.decisions], simulation, m5)
+    return Replay([record for step in steps for record in step.decisions], simulation, m5, m30)
 
 
 def _is_read(name: str) -> bool:

@@ -10,7 +10,6 @@ from algospace.calibration import Reliability, reliability
 from algospace.data import sessions
 from algospace.data.contracts import Contract
 from algospace.errors import InputError
-from algospace.features import table as table_module
 from algospace.features import windows
 from algospace.features.windows import Rows
 from algospace.marl import exams
@@ -83,8 +82,7 @@ def evaluate(
         same = against.settings._replace(contract=settings.contract, market=settings.market)
         records[AGAINST] = decide(against._replace(settings=same), bars, trade_from).simulation
     records |= baselines(m5, settings, params, first_row)
-    table = table_module.build(bars, settings.contract, settings.indicators, settings.gate1, policy.fitted.reference)
-    rows = windows.rows(table, policy.fitted)
+    rows = replay.rows(policy)
     whole = windows.complete(rows, settings.features)
     found = {name: summary(name, record, m5, settings, params, first_row) for name, record in records.items()}
     return Evaluation(
@@ -92,7 +90,7 @@ def evaluate(
         evidence_of(replay.simulation, settings.contract, params, tried), funnel(replay, first_row),
         refusals(replay.records), breakdowns(replay, params, settings.seed),
         confidence_on_candidates(policy, m5, rows, whole, first_row),
-        regime_vectors(policy, table.m30, rows, whole, first_row),
+        regime_vectors(policy, replay.m30, rows, whole, first_row),
         None if against is None else difference(records[POLICY], records[AGAINST], params, settings.seed),
     )  # fmt: skip
 

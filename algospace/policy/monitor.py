@@ -35,11 +35,10 @@ def see(policy: Policy, bars: pd.DataFrame, start: pd.Timestamp | None = None) -
 
     Events that were not judged, since their windows were not whole or a trade was open, say nothing of the market.
     """
-    settings = policy.settings
-    table = table_module.build(bars, settings.contract, settings.indicators, settings.gate1, policy.fitted.reference)
-    rows = windows.rows(table, policy.fitted)
-    first = 0 if start is None else int(np.searchsorted(table.m5["close_utc"], start))
-    counted = ~table.m5["is_synthetic"].to_numpy(bool) & (rows.m30_row >= 0)
+    replay = decide(policy, bars, start)
+    rows = replay.rows(policy)
+    first = 0 if start is None else int(np.searchsorted(replay.m5["close_utc"], start))
+    counted = ~replay.m5["is_synthetic"].to_numpy(bool) & (rows.m30_row >= 0)
     counted[:first] = False
     at = rows.m30_row[counted]
     kind = next(kind for kind, names in windows.REGIME.items() if len(names) == rows.regime.shape[1])
@@ -50,8 +49,7 @@ def see(policy: Policy, bars: pd.DataFrame, start: pd.Timestamp | None = None) -
         (tuple(f"side_{name}" for name in table_module.SIDE), rows.side[counted]),
     )
     inputs = {name: values[:, k] for names, values in parts for k, name in enumerate(names)}
-    records = decide(policy, bars, start).records
-    return Seen(inputs, [record for record in records if "consensus" in record])
+    return Seen(inputs, [record for record in replay.records if "consensus" in record])
 
 
 def reference(seen: Seen) -> dict[str, Any]:

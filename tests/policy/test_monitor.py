@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from algospace.policy import monitor
-from algospace.policy.decide import Replay
+from algospace.policy.decide import decide
 
 HALF = 5000
 
@@ -52,8 +52,10 @@ def drifted(train, seen):
 
 def test_events_that_were_not_judged_say_nothing(passing, market_bars, seen, monkeypatch):
     late = {"decision": "refuse", "reasons": ["gate1: no bar left in the session"]}
-    monkeypatch.setattr(monitor, "decide", lambda *_: Replay([late, seen.records[0], late], None, None))
-    assert monitor.see(passing, market_bars.iloc[:600]).records == seen.records[:1]
+    bars = market_bars.iloc[:600]
+    replay = decide(passing, bars)._replace(records=[late, seen.records[0], late])
+    monkeypatch.setattr(monitor, "decide", lambda *_: replay)
+    assert monitor.see(passing, bars).records == seen.records[:1]
 
 
 def test_bars_before_the_start_warm_up(passing, market_bars, seen):
