@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dvclive.live import Live
+from scmrepo.exceptions import SCMError
+
+from algospace.errors import InputError
 
 
 def write_curves(directory: Path, history: Sequence[Mapping[str, float]]) -> None:
@@ -14,10 +17,21 @@ def write_curves(directory: Path, history: Sequence[Mapping[str, float]]) -> Non
     The directory is an output of the stage: DVC deletes it before a run, so a resumed run could not append to it.
     The history therefore travels in the training state and is written at the end: beside the directory, which then
     takes its place, since DVCLive appends to its files line by line.
+
+    Raises
+    ------
+    InputError
+        In a git repository without a commit, which DVCLive does not write in.
     """
     temporary = directory.with_name(f".{directory.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    live = Live(str(temporary), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
+    try:
+        live = Live(str(temporary), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
+    except SCMError:
+        raise InputError(
+            "git: expected a repository with a commit, found one without; commit (`git add -A && git commit`) and run "
+            "again: the training goes on from its saved state"
+        ) from None
     for step, row in enumerate(history):
         live.step = step
         for name, value in row.items():
