@@ -7,7 +7,9 @@ key (several are written in random order), Parquet without the writer's own meta
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +24,7 @@ from algospace.errors import InputError
 
 METADATA_KEY = "algospace"
 ROW_GROUP = 100_000  # rows of a Parquet row group
+_BUFFER = 1 << 20
 
 
 def sha256(path: Path) -> str:
@@ -35,13 +38,24 @@ def write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
-        with temporary.open("wb") as file:
+        with named(path), temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[Path]:
+    """Give an `OSError` of an open file, which says no name, the file's."""
+    try:
+        yield path
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
+        raise
 
 
 def json_bytes(content: Any) -> bytes:
@@ -105,19 +119,20 @@ class ParquetStream:
         """Open the temporary file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = _temporary(self.path)
-        self._file = self._temporary.open("wb")
+        self._file = self._temporary.open("wb", buffering=_BUFFER)  # Parquet comes in hundreds of small pieces
         self._writer: pq.ParquetWriter | None = None
         return self
 
     def write(self, frame: pd.DataFrame) -> None:
         """Append rows; every frame has the columns and the types of the first."""
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
-        self._pending.append(table)
-        self._rows += table.num_rows
-        while self._rows >= ROW_GROUP:
-            self._flush(ROW_GROUP)
+        with named(self.path):
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
+            self._pending.append(table)
+            self._rows += table.num_rows
+            while self._rows >= ROW_GROUP:
+                self._flush(ROW_GROUP)
 
     def _flush(self, rows: int) -> None:
         assert self._writer is not None
@@ -129,14 +144,15 @@ class ParquetStream:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         """Put the file in its place, or leave nothing when an error ended the block."""
         try:
-            if error is None and self._rows:
-                self._flush(self._rows)
-            if self._writer is not None:
-                self._writer.close()
-            if error is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                os.replace(self._temporary, self.path)
+            with named(self.path):
+                if error is None and self._rows:
+                    self._flush(self._rows)
+                if self._writer is not None:
+                    self._writer.close()
+                if error is None:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+                    os.replace(self._temporary, self.path)
         finally:
             self._file.close()
             self._temporary.unlink(missing_ok=True)
@@ -149,4 +165,19 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _temporary(path: Path) -> Path:
+    """Name of this process' temporary file; those that a killed process left of the same file are removed."""
+    for stale in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        pid = stale.name.split(".")[-2]
+        if pid.isdigit() and not _lives(int(pid)):
+            stale.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

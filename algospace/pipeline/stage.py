@@ -2,15 +2,19 @@
 
 import json
 import os
+import platform
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 import algospace
 from algospace import artefacts
@@ -22,29 +26,112 @@ QUALITY_LOG = LOGS / "quality.json"
 
 
 def run(main: Callable[[], None], scales: bool = False) -> None:
-    """Run a stage's ``main``; bad input becomes one line on stderr and exit code 2.
+    """Run a stage's ``main``; bad input and what the disk refuses become one line on stderr and exit code 2.
 
-    What it took (seconds, peak memory) goes to ``logs/STAGE.jsonl``, a line a run: it is no result. ``scales`` says
-    that ``torchrun`` may start the stage as several processes; of these the one that `leads` writes.
+    ``scales`` says that ``torchrun`` may start the stage as several processes; of these the one that `leads` writes.
+
+    Raises
+    ------
+    SystemExit
+        With code 2: bad input, a file that cannot be read or written, code from elsewhere, or another process at work
+        on the same stage in this folder.
     """
-    start = time.monotonic()
     name = Path(sys.modules[main.__module__].__file__ or "stage").stem
     try:
         _own_code()
         if _processes() > 1 and not scales:
             raise InputError(f"{name}: expected one process, found {_processes()}: this stage does not scale")
-        main()
-    except InputError as error:
-        # No word to the other processes: torchrun ends them when it sees this one's exit code.
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    if _processes() > 1:
-        from algospace import distributed
+        with _alone(name), _logged(name):
+            main()
+            if _processes() > 1:
+                from algospace import distributed
 
-        distributed.leave()
-    if leads():
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-        log(name, {"seconds": round(time.monotonic() - start, 3), "peak_memory_mib": round(peak, 1)})
+                distributed.leave()
+    except (InputError, OSError) as error:
+        # No word to the other processes: torchrun ends them when it sees this one's exit code.
+        print(f"error: {_one_line(error, name)}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _one_line(error: Exception, stage: str) -> str:
+    if isinstance(error, OSError):
+        place, found = error.filename or stage, error.strerror or error
+        return " ".join(f"{place}: expected to read or write there, found: {found}".split())
+    return str(error)
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Hold the stage's lock of this folder: a trainer that outlived its ``dvc`` would write over the next one's files.
+
+    The system frees the lock when its holder dies, however it dies.
+    """
+    if not leads():
+        yield
+        return
+    LOGS.mkdir(exist_ok=True)
+    lock, holder = FileLock(LOGS / f"{name}.lock"), LOGS / f"{name}.pid"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        pid = holder.read_text(encoding="utf-8").strip() if holder.exists() else "unknown"
+        raise InputError(
+            f"{name}: expected no other run of this stage in {Path.cwd()}, found process {pid} at work "
+            "(wait for it, or stop it and run `dvc repro` again)"
+        ) from None
+    try:
+        holder.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        yield
+        holder.unlink()
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _logged(name: str) -> Iterator[None]:
+    """Write a line at the beginning and one at the end to ``logs/STAGE.jsonl``; a killed run has no end."""
+    if not leads():
+        yield
+        return
+    wall, result, message = time.monotonic(), "failed", ""
+    log(
+        name,
+        {
+            "event": "start", "pid": os.getpid(), "host": platform.node(), "platform": platform.platform(),
+            "python": platform.python_version(), "cpus": os.cpu_count(), "processes": _processes(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1), "commit": _commit(),
+        },
+    )  # fmt: skip
+    try:
+        yield
+        result = "done"
+    except InputError as error:
+        result, message = "refused", str(error)
+        raise
+    except BaseException as error:
+        message = _one_line(error, name) if isinstance(error, OSError) else repr(error)[:300]
+        raise
+    finally:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        peak = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        end = {
+            "event": "end", "result": result, "seconds": round(time.monotonic() - wall, 3),
+            "cpu_seconds": round(used.ru_utime + used.ru_stime, 3), "peak_memory_mib": round(peak, 1),
+        }  # fmt: skip
+        if result == "done":
+            log(name, end)
+        else:  # what stopped the stage may stop its log: the first is what counts
+            with suppress(OSError):
+                log(name, end | {"message": message})
+
+
+def _commit() -> str | None:
+    """The git commit that is checked out, where there is one: for the log alone."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
 
 
 def leads() -> bool:
@@ -57,10 +144,11 @@ def _processes() -> int:
 
 
 def log(stage: str, line: dict[str, Any]) -> None:
-    """Append a line to ``logs/STAGE.jsonl``, which nothing reads back."""
+    """Append a line to ``logs/STAGE.jsonl``, with the time; nothing reads it back (docs/reliability.md)."""
     LOGS.mkdir(exist_ok=True)
-    with (LOGS / f"{stage}.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    with artefacts.named(LOGS / f"{stage}.jsonl") as path, path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"time": now, **line}) + "\n")
 
 
 def memory() -> dict[str, float]:

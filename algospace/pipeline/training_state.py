@@ -26,7 +26,7 @@ from algospace.errors import InputError
 from algospace.pipeline.config import PARAMS
 from algospace.pipeline.stage import log, memory
 
-SCHEMA = 2
+SCHEMA = 3
 SAVE_EVERY = 100  # optimiser steps between two saves (the contract; it cannot change a result)
 KEEP_FINGERPRINTS = 3  # states of other params or inputs that are kept for a return to them
 
@@ -54,6 +54,7 @@ class TrainingState:
         self._last_saved = max(step, 0)
         if self.resumed and stage and distributed.leads():
             print(f"{stage}: {part and f'{part} '}going on from step {step}", file=sys.stderr)
+            self._log("resumed", step=step)
 
     def part(self, name: str) -> "TrainingState":
         """The state of one of several trainings of a stage: kept beside the others until the stage ends."""
@@ -62,7 +63,10 @@ class TrainingState:
     def epoch_ended(self, epoch: int) -> None:
         """Log the memory that the process holds."""
         if self._stage and distributed.leads():
-            log(self._stage, ({"part": self._part} if self._part else {}) | {"epoch": epoch} | memory())
+            self._log("epoch", epoch=epoch, **memory())
+
+    def _log(self, event: str, **figures: float) -> None:
+        log(self._stage, {"event": event, **({"part": self._part} if self._part else {}), **figures})
 
     def ended(self, step: int, snapshot: Callable[[], State]) -> None:
         """Save the end, so that a stage that is killed later does not train this again."""
@@ -82,11 +86,12 @@ class TrainingState:
             return
         tensors: dict[str, np.ndarray] = {}
         header = _pack(state, "", tensors)
-        content = artefacts.tensor_bytes(tensors, {"schema": SCHEMA, "state": header})
+        content = artefacts.tensor_bytes(tensors, {"schema": SCHEMA, "state": header, "sha256": _hash(tensors, header)})
         last = self.directory / "last.safetensors"
-        if last.exists():
-            os.replace(last, self.directory / "previous.safetensors")
-        artefacts.write_bytes(last, content)
+        with _written():
+            if last.exists():
+                os.replace(last, self.directory / "previous.safetensors")
+            artefacts.write_bytes(last, content)
 
     def _load(self) -> State | None:
         if self.directory is None:
@@ -96,10 +101,27 @@ class TrainingState:
                 tensors, header = artefacts.read_tensors(self.directory / name)
             except InputError:
                 continue
-            if header["schema"] == SCHEMA:
+            if header.get("schema") == SCHEMA and header.get("sha256") == _hash(tensors, header.get("state")):
                 state: State = _unpack(header["state"], tensors)
                 return state
         return None
+
+
+def _hash(tensors: dict[str, np.ndarray], header: Any) -> str:
+    """Digest of a state's content: a bit that flips on the disk must not be trained on."""
+    return hashlib.sha256(artefacts.tensor_bytes(tensors, {"state": header})).hexdigest()
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """Say what to do when there is no room for a state."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: expected to save the training state there (ALGOSPACE_CKPT names another place), "
+            f"found: {error.strerror or error}"
+        ) from None
 
 
 @contextmanager
@@ -116,11 +138,13 @@ def training_state(stage: str) -> Iterator[TrainingState]:
     if not distributed.leads():
         yield TrainingState(directory, stage)
         return
-    directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / f"{directory.name}.lock")
     holder = root / f"{directory.name}.pid"
     try:
-        lock.acquire(timeout=0)
+        with _written():
+            directory.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+            holder.write_text(f"{os.getpid()}\n")
     except Timeout:
         if Path(os.environ.get("DVC_ROOT", ".")).resolve() == Path.cwd().resolve():
             pid = holder.read_text().strip() if holder.exists() else "unknown"
@@ -132,7 +156,6 @@ def training_state(stage: str) -> Iterator[TrainingState]:
         yield TrainingState(None, stage)
         return
     try:
-        holder.write_text(f"{os.getpid()}\n")
         _forget_old(root, directory)
         fresh = not any(directory.iterdir())
         state = TrainingState(directory, stage)
