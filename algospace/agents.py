@@ -15,6 +15,8 @@ from algospace.teams import Communication, Critic
 
 ROUNDS = 3  # of communication, in every pass
 CONTEXT = ("context", "account")  # what every agent knows beside its own windows, and the critic too
+LEAST_SPREAD = 1e-6
+FARTHEST = 5.0  # standard deviations of train beyond which a number of the context counts no more
 
 
 class Trunk(nn.Module):
@@ -32,13 +34,11 @@ class Trunk(nn.Module):
         self.attention = nets.SelfAttention(channels[-1], n_heads)
         self.norm = nn.LayerNorm(channels[-1])
 
-    def forward(self, x: Tensor, masks: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Pool one agent's window; ``masks`` (batch, channels) drop whole channels after the first convolutions."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool one agent's window."""
         h = x.transpose(1, 2)
-        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+        for conv, norm in zip(self.convs, self.norms, strict=True):
             h = F.relu(norm(conv(h)))
-            if masks is not None and i < 2:
-                h = h * masks[i][:, :, None]
         h = h.transpose(1, 2)
         pooled: Tensor = self.norm(h + self.attention(h)).mean(dim=1)
         return pooled
@@ -81,7 +81,9 @@ class Team(nn.Module):
     """Actors with own trunks and heads and shared communication.
 
     ``agents`` names them, in the order of `algospace.env.AGENTS`; an observation may hold the windows of others too.
-    Dropout is a function of the seeds that are passed in, one a row; without seeds there is none.
+    The first step is to scale the context by the rows that train.
+    Dropout is a function of the seeds that are passed in, one a row; without seeds there is none. It begins after the
+    trunks (decision 0011), so that many passes over one row need `encode` once.
     """
 
     def __init__(
@@ -99,8 +101,12 @@ class Team(nn.Module):
     ) -> None:
         super().__init__()
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.center: Tensor
+        self.scale: Tensor
         self.agents, self.p = tuple(agents), dropout
         width = channels[-1]
+        self.register_buffer("center", torch.zeros(n_context))
+        self.register_buffer("scale", torch.ones(n_context))
         self.trunks = nn.ModuleDict({name: Trunk(features[name], channels, stride, n_heads) for name in agents})
         if TACTICAL in agents:
             self.join_side = nn.Linear(width + n_side, width)
@@ -114,39 +120,53 @@ class Team(nn.Module):
                 nn.init.orthogonal_(head, 0.01)
             else:
                 nn.init.zeros_(head)
-        self.mask_sizes = [channels[0], channels[1], head_dim] * len(agents)
+        self.mask_sizes = [width, head_dim] * len(agents)
+
+    def scale_to(self, context: Tensor) -> None:
+        """Centre and scale the context by the rows (n, c) that train; the account, and what is constant, stay."""
+        spread = context.std(0)
+        self.center[: len(spread)] = context.mean(0)
+        self.scale[: len(spread)] = torch.where(spread > LEAST_SPREAD, spread, 1.0)
 
     def critic(self, hidden_dim: int) -> Critic:
         """A critic that sees context and account beside the agents' states."""
         return Critic(len(self.agents), self.config["channels"][-1], self.config["n_context"], hidden_dim, CONTEXT)
 
-    def look(self, name: str, observation: Observation, masks: tuple[Tensor, Tensor] | None) -> Tensor:
-        """State (batch, width) that one agent makes of its windows alone; ``masks`` as `Trunk` takes them."""
-        state: Tensor = self.trunks[name](observation[name], masks)
+    def look(self, name: str, observation: Observation) -> Tensor:
+        """State (batch, width) that one agent makes of its windows alone."""
+        state: Tensor = self.trunks[name](observation[name])
         if name == TACTICAL:
             state = F.relu(self.join_side(torch.cat([state, observation["side"]], dim=1)))
         return state
 
-    def forward(self, observation: Observation, seeds: Tensor | None) -> TeamOutput:
-        """One pass; ``seeds`` int64 (batch,) draw the dropout masks, None leaves dropout out."""
-        masks = None
-        if seeds is not None:
-            masks = torch.split(nets.dropout_masks(seeds, sum(self.mask_sizes), self.p), self.mask_sizes, dim=1)
-        states = [
-            self.look(name, observation, None if masks is None else (masks[3 * i], masks[3 * i + 1]))
-            for i, name in enumerate(self.agents)
-        ]
-        shared = self.communication(torch.stack(states, dim=1))
+    def encode(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """What no dropout touches: states (batch, agents, width) before communication, scaled context (batch, c)."""
+        states = torch.stack([self.look(name, observation) for name in self.agents], dim=1)
         context = torch.cat([observation[name] for name in CONTEXT], dim=1)
+        return states, ((context - self.center) / self.scale).clamp(-FARTHEST, FARTHEST)
+
+    def masks(self, seeds: Tensor) -> list[Tensor]:
+        """Dropout masks of ``seeds`` int64 (batch,): for each agent those of its state and of its hidden layer."""
+        return list(torch.split(nets.dropout_masks(seeds, sum(self.mask_sizes), self.p), self.mask_sizes, dim=1))
+
+    def respond(self, states: Tensor, context: Tensor, masks: list[Tensor] | None) -> TeamOutput:
+        """Communication and heads, from what `encode` gave; without ``masks`` there is no dropout."""
+        if masks is not None:
+            states = states * torch.stack(masks[::2], dim=1)
+        shared = self.communication(states)
         outputs = []
         for i in range(len(self.agents)):
             h = F.relu(self.hidden_norm[i](self.hidden[i](torch.cat([shared[:, i], context], dim=1))))
-            outputs.append(self.out[i](h if masks is None else h * masks[3 * i + 2]))
+            outputs.append(self.out[i](h if masks is None else h * masks[2 * i + 1]))
         stacked = torch.stack([o[:, : 5 + DELAYS] for o in outputs], dim=1)
         action, timing, confidence = torch.split(stacked, [3, DELAYS, 2], dim=-1)
         # The Arbitrageur comes last; every other agent's output ends with its confidences.
         inefficiency = outputs[-1][:, 5 + DELAYS :] if self.agents[-1] == ARBITRAGEUR else None
         return TeamOutput(action, timing, confidence, inefficiency, shared)
+
+    def forward(self, observation: Observation, seeds: Tensor | None) -> TeamOutput:
+        """One pass; ``seeds`` int64 (batch,) draw the dropout masks, None leaves dropout out."""
+        return self.respond(*self.encode(observation), None if seeds is None else self.masks(seeds))
 
 
 def auxiliary_loss(output: TeamOutput, net_r: Tensor) -> Tensor:

@@ -64,12 +64,19 @@ def mask_seeds(seed: int) -> Tensor:
     return (torch.arange(PASSES, dtype=torch.int64) << 32) + seed
 
 
+def masks(team: Team, seed: int) -> list[Tensor]:
+    """The dropout masks of the 50 passes, as `Team.masks` gives them."""
+    return team.masks(mask_seeds(seed).to(next(team.parameters()).device))
+
+
 @torch.no_grad()
-def consensus(team: Team, observation: Observation, seed: int, params: Gate2Params) -> Consensus:
-    """Run the 50 passes for one event; ``observation`` holds rows of shape (1, ...)."""
-    device = next(team.parameters()).device
-    rows = {name: value.to(device).expand(PASSES, *value.shape[1:]) for name, value in observation.items()}
-    output = team(rows, mask_seeds(seed).to(device))
+def consensus(team: Team, observation: Observation, masks: list[Tensor], params: Gate2Params) -> Consensus:
+    """Run the 50 passes for one event; ``observation`` holds rows of shape (1, ...).
+
+    The trunks, which no dropout touches, run once: that is a pass's own result, fifty times.
+    """
+    states, context = team.encode({name: value.to(masks[0].device) for name, value in observation.items()})
+    output = team.respond(states.expand(PASSES, -1, -1), context.expand(PASSES, -1), masks)
     action = output.action.softmax(-1).double().cpu().numpy()
     timing = output.timing.softmax(-1).double().cpu().numpy()
     confidence = output.confidence.sigmoid().double().cpu().numpy()

@@ -43,6 +43,7 @@ from algospace.data.bars import SCHEMA
 from algospace.data.splits import TEST
 from algospace.features import prepared, windows
 from algospace.marl import exams
+from algospace.marl.params import MARLParams
 from algospace.mrms.proposal import propose
 from algospace.mrms.state import SIDES, states
 from algospace.pipeline.config import load_params
@@ -168,7 +169,8 @@ def consensus(policy: Policy, replay: Replay, folder: Path, table: pd.DataFrame)
     events = replay.m5.iloc[ends]
     regime = regimes(policy.rde, rows, ends, settings.features)
     proposal = propose(policy.mrms, states(events, regime), events, settings.contract.tick)
-    given = exams.material(replay.m5, ends, rows, regime, proposal, settings, "cpu")
+    barriers = load_params("marl", MARLParams, folder / "params.yaml").pretraining
+    given = exams.material(replay.m5, ends, rows, regime, proposal, settings, barriers, "cpu")
     judged = exams.judge(policy.team, given, settings)
     taken = np.flatnonzero(judged.action != env.PASS)
     side = exams.sides(judged)[taken]

@@ -4,7 +4,7 @@ The environment steps through candidates that are drawn at random; what its brac
 here too. For a network that peers are measured with, its windows give way to 32 numbers for each of three agents (two
 layers of 64, no rounds of communication). Beside it stand a bare loop: the same network, batches and number of passes
 in plain torch, without an environment, generalised advantages or bookkeeping. The consensus is that of a team of a
-million parameters, its 50 passes as one batch, beside a loop of 50 batches of one.
+million parameters, its 50 passes as one batch behind trunks that run once, beside a loop of 50 whole passes.
 """
 
 import functools
@@ -149,10 +149,10 @@ def decision(repeats: int) -> dict[str, Any]:
     rows = Rows(*tables, np.arange(300))
     seen = env.Windows(rows, windows, "cpu").at(torch.tensor([299]), torch.tensor([1]))
     seen |= {"context": torch.zeros(1, 38), "account": torch.zeros(1, 5)}
-    seeds = consensus.mask_seeds(0)
+    seeds, masks = consensus.mask_seeds(0), consensus.masks(team, 0)
 
     def ours() -> None:
-        consensus.consensus(team, seen, 0, params.gate2)
+        consensus.consensus(team, seen, masks, params.gate2)
 
     @torch.no_grad()
     def loop() -> None:

@@ -62,7 +62,7 @@ def main() -> None:
             proposal = Proposal.from_table(pd.read_parquet(PROPOSALS), ends)
         else:
             proposal = propose(risk, states(events, regime), events, settings.contract.tick)
-        return exams.material(m5, ends, rows, regime, proposal, settings, runtime.device)
+        return exams.material(m5, ends, rows, regime, proposal, settings, params.pretraining, runtime.device)
 
     lessons = of_split(TRAIN, params.train_on)
     exam = {name: of_split(code, "signals") for name, code in (("select", SELECT), ("report", REPORT))}

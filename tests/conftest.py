@@ -135,7 +135,7 @@ def _policy(settings, fitted_state, section):
     for agent in (risk.position, risk.stop, risk.target):
         torch.nn.init.normal_(agent.network[-1].weight)
     marl = section("marl", MARLParams).model_copy(update={"channels": (4, 8, 8), "head_dim": 16, "n_heads": 2})
-    team = engine.new_team(marl, LATENT + GATE1_CODE + PROPOSAL_CODE, seed=0)
+    team = engine.new_team(marl, np.zeros((2, LATENT + GATE1_CODE + PROPOSAL_CODE), np.float32), seed=0)
     memory = TrackNet(8, 4, 0.1)
     memory.start_at(torch.rand(30, 8).round(decimals=2))
     for model in (regime, risk, memory, team):

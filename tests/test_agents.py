@@ -142,22 +142,21 @@ def test_a_row_does_not_see_its_neighbours():
 def test_no_statistic_of_a_batch_and_no_unseeded_dropout():
     kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
     assert not [m for m in default_team().modules() if isinstance(m, kinds)]
-    assert not list(default_team().buffers())
+    assert {name for name, _ in default_team().named_buffers()} == {"center", "scale"}  # of the context, set once
 
 
-def test_without_masks_a_trunk_is_a_function():
+def test_a_trunk_is_a_function_of_the_order_of_its_rows():
     torch.manual_seed(0)
     trunk = Trunk(8, (4, 8, 8), 2, 2)
     x = torch.randn(3, 48, 8)
-    assert torch.equal(trunk(x, None), trunk(x, None))
-    assert trunk(x, None).shape == (3, 8)
-    assert not torch.allclose(trunk(x, None), trunk(x.flip(1), None), atol=1e-4)
+    assert torch.equal(trunk(x), trunk(x))
+    assert trunk(x).shape == (3, 8)
+    assert not torch.allclose(trunk(x), trunk(x.flip(1)), atol=1e-4)
 
 
 def test_a_trunk_is_what_it_says():
     torch.manual_seed(0)
     trunk, x = Trunk(5, (4, 8, 8), 2, 2), torch.randn(3, 20, 5)
-    masks = torch.randint(0, 2, (3, 4)).float() * 2, torch.randint(0, 2, (3, 8)).float() * 2
     h = x.transpose(1, 2)
     for i, stride in enumerate((1, 2, 2)):
         conv, norm = trunk.convs[i], trunk.norms[i]
@@ -165,12 +164,24 @@ def test_a_trunk_is_what_it_says():
         # Every row is normalised by its own mean and deviation, over channels and time.
         h = (h - h.mean((1, 2), keepdim=True)) / (h.var((1, 2), correction=0, keepdim=True) + 1e-5).sqrt()
         h = (h * norm.weight[:, None] + norm.bias[:, None]).clamp(min=0)
-        if i < 2:
-            h = h * masks[i][:, :, None]
     h = h.transpose(1, 2)
     assert h.shape == (3, 5, 8)
     attended = trunk.attention(h)
-    torch.testing.assert_close(trunk(x, masks), trunk.norm(h + attended).mean(dim=1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(trunk(x), trunk.norm(h + attended).mean(dim=1), atol=1e-5, rtol=1e-5)
+
+
+def test_the_context_is_scaled_to_the_rows_that_train_and_the_account_is_not():
+    team, seen = default_team(), observation(6)
+    rows = 3.0 + 2.0 * torch.randn(500, 38, generator=torch.Generator().manual_seed(1))
+    rows[:, 5] = 7.0  # constant
+    team.scale_to(rows)
+    seen["context"] = rows[:6].clone()
+    seen["context"][0, 0] = 1e6
+    _, context = team.encode(seen)
+    expected = (rows[:6] - rows.mean(0)) / rows.std(0).clamp(min=1e-9)
+    expected[:, 5], expected[0, 0] = 0.0, 5.0
+    torch.testing.assert_close(context[:, :38], expected.clamp(-5, 5))
+    assert torch.equal(context[:, 38:], seen["account"].clamp(-5, 5))
 
 
 # Dropout
@@ -195,21 +206,33 @@ def test_other_seeds_other_outputs():
     assert torch.allclose(plain.action, plain.action[:1].expand_as(plain.action), atol=1e-5)
 
 
-def test_masks_are_laid_on_every_trunk_and_head():
+def test_masks_are_laid_on_every_state_and_head():
     team, seen = default_team(), observation(1)
-    drawn = nets.dropout_masks(torch.tensor([5]), sum(team.mask_sizes), team.p).split(team.mask_sizes, dim=1)
-    seen_by = []
-    for trunk in team.trunks.values():
-        trunk.register_forward_pre_hook(lambda module, inputs: seen_by.append(inputs[1]))
-    heads = []
+    drawn = team.masks(torch.tensor([5]))
+    heard, heads = [], []
+    team.communication.register_forward_pre_hook(lambda module, inputs: heard.append(inputs[0][0]))
     for layer in team.out:
         layer.register_forward_pre_hook(lambda module, inputs: heads.append(inputs[0]))
     team(seen, torch.tensor([5]))
+    team(seen, None)
     for i in range(3):
-        assert torch.equal(seen_by[i][0], drawn[3 * i])
-        assert torch.equal(seen_by[i][1], drawn[3 * i + 1])
-        assert (heads[i][drawn[3 * i + 2] == 0] == 0).all()
-    assert len({tuple(mask[0].tolist()) for mask in drawn}) == 9
+        assert torch.equal(heard[0][i], heard[1][i] * drawn[2 * i][0])
+        assert (heads[i][drawn[2 * i + 1] == 0] == 0).all()
+        assert (heads[i] != 0).any()
+    assert len({tuple(mask[0].tolist()) for mask in drawn}) == 6
+
+
+def test_many_passes_over_one_row_need_its_trunks_once():
+    team, seen, seeds = default_team(), observation(1), torch.arange(50)
+    calls = []
+    for trunk in team.trunks.values():
+        trunk.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    states, context = team.encode(seen)
+    once = team.respond(states.expand(50, -1, -1), context.expand(50, -1), team.masks(seeds))
+    assert calls == [1, 1, 1]
+    copies = team({name: value.expand(50, *value.shape[1:]) for name, value in seen.items()}, seeds)
+    for a, b in zip(once, copies, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_dropout_of_zero_is_none():

@@ -40,6 +40,10 @@ def observation(seed=0):
     return {name: torch.randn(1, *shape, generator=generator) for name, shape in shapes.items()}
 
 
+def fifty(made, seen, seed):
+    return consensus.consensus(made, seen, consensus.masks(made, seed), PARAMS)
+
+
 def passes(votes, confidence=((0.8, 0.3),) * 3, spread=0.0, delays=(0, 1, 2)):
     """Fifty passes in which each agent clearly votes, wants a delay and is confident up to a spread."""
     action = np.full((50, 3, 3), 0.1)
@@ -58,25 +62,33 @@ def other_params(**changes):
 # The 50 passes
 
 
-def test_exactly_50_passes_in_one_batch():
-    made, calls, rounds = team(), [], []
-    made.register_forward_hook(lambda module, inputs, output: calls.append((len(output.action), inputs[1].clone())))
+def watched(made):
+    """What a team is asked: the seeds of its masks, the rows of its heads, and of each round of communication."""
+    seeds, answers, rounds = [], [], []
+    masks, respond = made.masks, made.respond
+    made.masks = lambda given: seeds.append(given.clone()) or masks(given)
+    made.respond = lambda *given: answers.append(respond(*given)) or answers[-1]
     made.communication.update.register_forward_hook(lambda module, inputs, output: rounds.append(len(inputs[0])))
-    consensus.consensus(made, observation(), 42, PARAMS)
-    assert len(calls) == 1
-    rows, seeds = calls[0]
-    assert rows == consensus.PASSES == 50 == nets.INFERENCE_ROWS
-    assert len(seeds.unique()) == 50
+    return seeds, answers, rounds
+
+
+def test_exactly_50_passes_in_one_batch():
+    made = team()
+    seeds, answers, rounds = watched(made)
+    fifty(made, observation(), 42)
+    assert [len(answer.action) for answer in answers] == [consensus.PASSES]
+    assert consensus.PASSES == 50 == nets.INFERENCE_ROWS
+    assert [len(given.unique()) for given in seeds] == [50]
     assert rounds == [3 * 50] * 3
 
 
 def test_the_passes_differ_and_the_masks_do_not_depend_on_the_event():
-    made, seen = team(), []
-    made.register_forward_hook(lambda module, inputs, output: seen.append((inputs[1], output.action)))
-    consensus.consensus(made, observation(0), 42, PARAMS)
-    consensus.consensus(made, observation(1), 42, PARAMS)
-    assert torch.equal(seen[0][0], seen[1][0])
-    assert len({tuple(row) for row in seen[0][1].flatten(1).tolist()}) == 50
+    made = team()
+    seeds, answers, _ = watched(made)
+    fifty(made, observation(0), 42)
+    fifty(made, observation(1), 42)
+    assert torch.equal(seeds[0], seeds[1])
+    assert len({tuple(row) for row in answers[0].action.flatten(1).tolist()}) == 50
 
 
 @pytest.mark.parametrize("seed", [0, 42, 2**32 - 1])
@@ -93,20 +105,20 @@ def same(a, b):
 
 def test_same_result_twice_whatever_came_before():
     made = team()
-    first = consensus.consensus(made, observation(), 42, PARAMS)
+    first = fifty(made, observation(), 42)
     torch.manual_seed(7)
-    consensus.consensus(made, observation(5), 42, PARAMS)
+    fifty(made, observation(5), 42)
     state = torch.get_rng_state()
-    again = consensus.consensus(made, observation(), 42, PARAMS)
+    again = fifty(made, observation(), 42)
     assert torch.equal(torch.get_rng_state(), state)
     assert same(first, again)
-    assert not same(first, consensus.consensus(made, observation(), 43, PARAMS))
+    assert not same(first, fifty(made, observation(), 43))
 
 
 def test_consensus_leaves_the_team_alone():
     made = team()
     before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
-    consensus.consensus(made, observation(), 42, PARAMS)
+    fifty(made, observation(), 42)
     assert all(torch.equal(before[name], tensor) for name, tensor in made.state_dict().items())
     assert not made.training
     assert all(p.grad is None for p in made.parameters())
@@ -114,7 +126,7 @@ def test_consensus_leaves_the_team_alone():
 
 def test_consensus_is_the_mean_of_its_passes():
     made, seen = team(), observation()
-    found = consensus.consensus(made, seen, 42, PARAMS)
+    found = fifty(made, seen, 42)
     rows = {name: value.repeat(50, *[1] * (value.dim() - 1)) for name, value in seen.items()}
     with torch.no_grad():
         output = made(rows, consensus.mask_seeds(42))
@@ -127,7 +139,7 @@ def test_consensus_is_the_mean_of_its_passes():
 
 
 def test_without_dropout_nothing_is_epistemic():
-    found = consensus.consensus(team(dropout=0.0), observation(), 42, PARAMS)
+    found = fifty(team(dropout=0.0), observation(), 42)
     np.testing.assert_allclose(found.epistemic, 0, atol=1e-6)
     np.testing.assert_allclose(found.agent_confidence_std, 0, atol=1e-6)
 

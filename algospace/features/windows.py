@@ -154,10 +154,12 @@ def _run_length(flags: np.ndarray, before: int = 0) -> np.ndarray:
 
 
 def gate1_code(m5: pd.DataFrame, ends: np.ndarray, direction: np.ndarray, params: Gate1Params) -> np.ndarray:
-    """Gate 1 as the agents see it (len(ends), 22), float32, mirrored so that the signal's direction is up.
+    """Gate 1 as the agents see it (len(ends), 24), float32, mirrored so that the signal's direction is up.
 
     Completed type (4), which signals fire now and whether they agree (3), strengths (3), the tracker of the signal's
-    direction: stage (2), first and second kind (6), age (1), then bars to complete, quality and the direction (3).
+    direction: stage (2), first and second kind (6), age (1), then bars to complete, quality and the direction (3); how
+    volatile the market is (log of the 30-minute ATR in per cent of the price) and how busy (tanh of the log of the
+    volume ratio).
     """
     at = m5.iloc[ends]
     long = direction > 0
@@ -168,6 +170,7 @@ def gate1_code(m5: pd.DataFrame, ends: np.ndarray, direction: np.ndarray, params
 
     signals = at[["mlmi_sig", "nwrqk_sig", "fvg_sig"]].to_numpy() * direction[:, None]
     strengths = at[["strength_mlmi_now", "strength_nwrqk_now", "strength_fvg_now"]].to_numpy()
+    ratio = at["volume_ratio"].to_numpy()
     columns = [
         at["gate1_type"].to_numpy()[:, None] == np.arange(1, 5),
         signals,
@@ -179,8 +182,10 @@ def gate1_code(m5: pd.DataFrame, ends: np.ndarray, direction: np.ndarray, params
         at["gate1_bars_to_complete"].to_numpy()[:, None] / params.window,
         at["gate1_quality"].fillna(0.0).to_numpy()[:, None],
         direction[:, None],
+        np.log(100 * at["m30_atr"].to_numpy() / at["close"].to_numpy())[:, None],
+        ((ratio**2 - 1) / (ratio**2 + 1))[:, None],
     ]
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
-GATE1_CODE = 22
+GATE1_CODE = 24

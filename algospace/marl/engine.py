@@ -77,19 +77,21 @@ def study(
     folds = walk_forward(lessons, params, settings, runtime, seed, part)
     best = choose(runs)
     calibration = exams.calibrate(runs[best].judged["select"], exam["select"].candidates)
-    untrained = new_team(params, lessons.candidates.context.shape[1], seed + params.seeds[best])
+    untrained = new_team(params, lessons.candidates.context, seed + params.seeds[best])
     initial = {half: exams.judge(untrained, given, settings) for half, given in exam.items()}
     return Study(runs, best, calibration, initial, folds)
 
 
-def new_team(params: MARLParams, n_context: int, seed: int) -> agents.Team:
-    """A team with the weights that the seed gives."""
+def new_team(params: MARLParams, context: np.ndarray, seed: int) -> agents.Team:
+    """A team with the weights that the seed gives, scaled to the rows of context (n, c) that train."""
     torch.manual_seed(seed)
     sizes = {env.STRUCTURE: len(windows.STRUCTURE), env.TACTICAL: len(windows.TACTICAL)}
-    return agents.Team(
-        params.agents, n_context + market.ACCOUNT_FEATURES, params.channels, params.stride, params.n_heads,
+    team = agents.Team(
+        params.agents, context.shape[1] + market.ACCOUNT_FEATURES, params.channels, params.stride, params.n_heads,
         params.message_dim, params.head_dim, params.dropout, sizes | {env.ARBITRAGEUR: sum(sizes.values())}, len(SIDE),
     )  # fmt: skip
+    team.scale_to(torch.from_numpy(context))
+    return team
 
 
 def run(
@@ -107,7 +109,7 @@ def run(
 
     ``name`` is that of the run among the stage's training states.
     """
-    team = new_team(params, lessons.candidates.context.shape[1], seed).to(runtime.device)
+    team = new_team(params, lessons.candidates.context, seed).to(runtime.device)
     pretrained: dict[str, Pretrained] = {
         agent: pretraining.pretrain(
             team, agent, lessons, select, params.pretraining.optimizer, runtime, seed, part(f"{name}_{agent}")

@@ -10,7 +10,9 @@ from tqdm import tqdm
 from algospace import agents, consensus, env, market
 from algospace.calibration import Calibration, Reliability, reliability
 from algospace.features.windows import Rows
+from algospace.marl.params import PretrainingParams
 from algospace.mrms.proposal import Proposal
+from algospace.mrms.state import SIDES
 from algospace.policy.decide import Settings
 
 
@@ -20,6 +22,7 @@ class Material(NamedTuple):
     candidates: env.Candidates
     sessions: np.ndarray  # session id of each candidate
     synergies: np.ndarray  # bool: which of them completed a synergy
+    labels: np.ndarray  # PASS, WITH or AGAINST: which side of the pre-training's bracket pays; the future, no input
     views: env.Windows
 
     def of(self, chosen: np.ndarray) -> "Material":
@@ -28,7 +31,7 @@ class Material(NamedTuple):
             **{name: value[chosen] for name, value in self.candidates._asdict().items() if name != "proposal"},
             proposal=self.candidates.proposal.of(chosen),
         )
-        return Material(candidates, self.sessions[chosen], self.synergies[chosen], self.views)
+        return Material(candidates, self.sessions[chosen], self.synergies[chosen], self.labels[chosen], self.views)
 
     def observe(self, chosen: np.ndarray) -> dict[str, torch.Tensor]:
         """What the agents see of the candidates at positions ``chosen``, the account's state left out."""
@@ -45,15 +48,37 @@ def material(
     regime: np.ndarray,
     proposal: Proposal,
     settings: Settings,
+    barriers: PretrainingParams,
     device: str,
 ) -> Material:
     """Assemble the candidates at rows ``ends`` of a feature table; ``regime`` (len(ends), latent) are their vectors."""
-    costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
-    found = env.candidates(
-        m5, ends, regime, proposal, market.Bars.of(m5), costs, settings.gate1, settings.market.max_bars
-    )
-    session, synergy = (m5[name].to_numpy()[ends] for name in ("session_id", "gate1_type"))
-    return Material(found, session, synergy != 0, env.Windows(rows, settings.features, device))
+    bars, costs = market.Bars.of(m5), market.Costs.of(settings.contract, settings.market.cost_multiplier)
+    found = env.candidates(m5, ends, regime, proposal, bars, costs, settings.gate1, settings.market.max_bars)
+    session, synergy, atr = (m5[name].to_numpy()[ends] for name in ("session_id", "gate1_type", "m30_atr"))
+    labels = triple_barrier(bars, ends, found.direction, atr, costs, settings.market.max_bars, barriers)
+    return Material(found, session, synergy != 0, labels, env.Windows(rows, settings.features, device))
+
+
+def triple_barrier(
+    bars: market.Bars,
+    ends: np.ndarray,
+    direction: np.ndarray,
+    atr: np.ndarray,
+    costs: market.Costs,
+    max_bars: int,
+    params: PretrainingParams,
+) -> np.ndarray:
+    """Labels (n,) of the triple barrier (Lopez de Prado 2018): the side of the better net R if above 0, else PASS.
+
+    The bracket is the same for all, in 30-minute ``atr`` (n,), entered at the next open; its execution is that of the
+    environment: stop first, gaps, costs, the time stop, the session's end. It reads the bars after the candidate: a
+    label, never an input. The embargo between splits purges it: no bracket of train ends among the bars of another.
+    """
+    stop = np.maximum(np.round(params.stop_atr * atr / costs.tick), 1) * costs.tick
+    side = np.array(SIDES) * direction[:, None]
+    target, delay = np.array(params.reward_risk), np.array(0)
+    r = market.bracket(bars, ends[:, None], side, stop[:, None], target, delay, costs, max_bars).net_r
+    return np.where(r.max(axis=1) > 0, r.argmax(axis=1) + 1, env.PASS).astype(np.int64)
 
 
 class Judged(NamedTuple):
@@ -68,13 +93,13 @@ class Judged(NamedTuple):
 def judge(team: agents.Team, given: Material, settings: Settings) -> Judged:
     """Run the 50 passes on every candidate; the account's state is that of a fresh account."""
     team.eval()
-    candidates = given.candidates
+    candidates, masks = given.candidates, consensus.masks(team, settings.seed)
     account = market.Account.new(settings.market.account.equity, (1,))
     account_code = account.observe(settings.market.limits, settings.market.account.equity)
     rows = []
     for i in tqdm(range(len(candidates.row)), desc="consensus", unit="candidate", disable=None, leave=False):
         observation = given.observe(np.array([i])) | {"account": account_code}
-        result = consensus.consensus(team, observation, settings.seed, settings.gate2)
+        result = consensus.consensus(team, observation, masks, settings.gate2)
         side = max(result.action - 1, 0)
         net_r = candidates.net_r[i, side, result.delay] if result.action != env.PASS else 0.0
         rows.append((result.action, result.delay, result.confidence, net_r))

@@ -24,6 +24,8 @@ class PretrainingParams(Params):
     """The `marl.pretraining` section."""
 
     agents: tuple[Agent, ...]
+    stop_atr: float = Field(gt=0)
+    reward_risk: float = Field(gt=0)
     optimizer: training.OptimizerParams
 
     _ordered = field_validator("agents")(_in_order)

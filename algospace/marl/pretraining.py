@@ -1,7 +1,6 @@
-"""Pre-training: one agent's own eyes learn which bracket pays before PPO begins.
+"""Pre-training: one agent's own eyes learn which side of a bracket pays before PPO begins.
 
-The labels are those of the triple barrier (Lopez de Prado 2018), with the environment's execution rule in place of
-touched prices: next open, stop first, gaps, costs, the time stop, the session's end. What the agent keeps of it is its
+The labels are those of the triple barrier (`algospace.marl.exams.triple_barrier`). What the agent keeps of it is its
 trunk; the classifier on top is thrown away, since PPO's heads stand behind the communication.
 """
 
@@ -16,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from algospace import agents, env, nets, performance, training
+from algospace import agents, nets, performance, training
 from algospace.env import TACTICAL
 from algospace.errors import InputError
 from algospace.marl.exams import Material
@@ -26,36 +25,29 @@ CLASSES = 3  # PASS, WITH, AGAINST
 PENALTY = 0.01  # inverse strength of the logistic baseline's L2 penalty
 
 
-def labels(candidates: env.Candidates) -> np.ndarray:
-    """PASS, WITH or AGAINST (n,): the side of the better net R, if that is above 0, entered at the next open.
-
-    It reads the bars after the candidate: a label, never an input. The embargo between splits purges it: no bracket
-    of train ends among the bars of another split.
-    """
-    r = candidates.net_r[:, :, 0]
-    best = r.argmax(axis=1)
-    return np.where(r.max(axis=1) > 0, best + 1, env.PASS).astype(np.int64)
-
-
 class Classifier(nn.Module):
-    """One agent of a team, its trunk shared with it, and a linear classifier on its state."""
+    """One agent of a team, its trunk shared with it, and a linear classifier on its state.
 
-    def __init__(self, team: agents.Team, name: str) -> None:
+    It begins with what is known without looking: how often each class occurs, ``shares`` (classes,).
+    """
+
+    def __init__(self, team: agents.Team, name: str, shares: np.ndarray) -> None:
         super().__init__()
         self.look = partial(team.look, name)  # a bound method, so that the team is no part of this module
         self.parts = nn.ModuleList([team.trunks[name]] + ([team.join_side] if name == TACTICAL else []))
-        self.channels, self.p = team.config["channels"][:2], team.p
-        self.out = nn.Linear(team.config["channels"][-1], CLASSES)
+        self.width, self.p = team.config["channels"][-1], team.p
+        self.out = nn.Linear(self.width, CLASSES)
+        nn.init.zeros_(self.out.weight)
+        with torch.no_grad():
+            self.out.bias.copy_(torch.from_numpy(np.log(shares)))
 
     def forward(self, observation: dict[str, Tensor]) -> Tensor:
         """Logits (batch, classes); dropout only while training."""
-        masks = None
+        state = self.look(observation)
         if self.training:
-            seeds = torch.randint(2**62, (len(observation["context"]),))
-            drawn = nets.dropout_masks(seeds.to(self.out.weight.device), sum(self.channels), self.p)
-            first, second = torch.split(drawn, list(self.channels), dim=1)
-            masks = (first, second)
-        logits: Tensor = self.out(self.look(observation, masks))
+            seeds = torch.randint(2**62, (len(state),))
+            state = state * nets.dropout_masks(seeds.to(state.device), self.width, self.p)
+        logits: Tensor = self.out(state)
         return logits
 
 
@@ -63,7 +55,7 @@ class Pretrained(NamedTuple):
     """A classifier, whose trunk is the team's, and the run that trained it."""
 
     classifier: Classifier
-    fit: training.Fit
+    best_epoch: int  # -1 when no epoch was better than knowing how often each class occurs
 
 
 def pretrain(
@@ -78,6 +70,8 @@ def pretrain(
 ) -> Pretrained:
     """Train the trunk of agent ``name`` in place; stop early on the selecting half of validation.
 
+    When no epoch is better there than the shares of the classes alone, the trunk stays as it was.
+
     Raises
     ------
     InputError
@@ -87,8 +81,8 @@ def pretrain(
     if n < 2 or len(select.sessions) < 2:
         raise InputError(f"marl: expected candidates in train and in select, found {n} and {len(select.sessions)}")
     torch.manual_seed(seed)
-    classifier = Classifier(team, name).to(runtime.device)
-    taught = torch.from_numpy(labels(lessons.candidates)).to(runtime.device)
+    classifier = Classifier(team, name, shares(lessons)).to(runtime.device)
+    taught = torch.from_numpy(lessons.labels).to(runtime.device)
 
     def draw(generator: torch.Generator) -> Tensor:
         return torch.randperm(n, generator=generator)[: params.samples_per_epoch]
@@ -98,11 +92,21 @@ def pretrain(
         return F.cross_entropy(logits, taught[chosen.to(taught.device)])
 
     def validate() -> dict[str, float]:
-        loss = cross_entropy(probabilities(classifier, select), labels(select.candidates)).mean()
-        return {"loss": float(loss)}
+        return {"loss": float(cross_entropy(probabilities(classifier, select), select.labels).mean())}
 
+    blind, weights = validate()["loss"], training.weights(classifier)
     fit = training.fit(f"marl {name}", classifier, draw, loss, validate, params, runtime, seed, saver, accumulation=1)
-    return Pretrained(classifier, fit)
+    if validate()["loss"] < blind:
+        return Pretrained(classifier, fit.best_epoch)
+    classifier.load_state_dict(weights)
+    return Pretrained(classifier, -1)
+
+
+def shares(given: Material) -> np.ndarray:
+    """How often each class occurs (classes,), one case more of each: none is impossible."""
+    counts = np.bincount(given.labels, minlength=CLASSES) + 1.0
+    found: np.ndarray = counts / counts.sum()
+    return found
 
 
 @torch.no_grad()
@@ -126,18 +130,17 @@ def figures(trained: Pretrained, name: str, lessons: Material, exam: Material, d
     mean row of the agent's window. ``gain`` is the majority's cross-entropy less the network's, with its 95 %
     interval: above 0 the agent sees more than how often each class occurs.
     """
-    known, asked = labels(lessons.candidates), labels(exam.candidates)
-    shares = np.bincount(known, minlength=CLASSES) / len(known)
+    known, asked = lessons.labels, exam.labels
     logistic = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=500))
     logistic.fit(_summary(lessons, name), known)
     guessed = np.zeros((len(asked), CLASSES))
     guessed[:, logistic.classes_] = logistic.predict_proba(_summary(exam, name))
     own = cross_entropy(probabilities(trained.classifier, exam), asked)
-    majority = cross_entropy(np.tile(shares, (len(asked), 1)), asked)
+    majority = cross_entropy(np.tile(shares(lessons), (len(asked), 1)), asked)
     block = max(1.0, len(asked) / len(np.unique(exam.sessions)))
     low, high = performance.stationary_bootstrap_interval(majority - own, partial(np.mean, axis=-1), block, draws, seed)
     return {
-        "best_epoch": trained.fit.best_epoch,
+        "best_epoch": trained.best_epoch,
         "cross_entropy": float(own.mean()),
         "majority_cross_entropy": float(majority.mean()),
         "logistic_cross_entropy": float(cross_entropy(guessed, asked).mean()),

@@ -137,6 +137,7 @@ def replay(
     settings = policy.settings
     costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
     views = env.Windows(rows, settings.features, "cpu")
+    masks = consensus.masks(policy.team, settings.seed)
     number = np.cumsum(whole) - 1
     records: list[Record] = []
 
@@ -167,7 +168,7 @@ def replay(
             "context": torch.from_numpy(context),
             "account": account.observe(settings.market.limits, settings.market.account.equity),
         }
-        result = consensus.consensus(policy.team, observation, settings.seed, settings.gate2)
+        result = consensus.consensus(policy.team, observation, masks, settings.gate2)
         stop, reward_risk = float(proposal.stop[i, 0]), float(proposal.reward_risk[i, 0])
         equity = float(account.equity[0])
         own = account_state(track, account, settings.market.account.equity, settings.market.limits)

@@ -171,6 +171,7 @@ def gate1_frame():
             "gate1_second_kind_long": [0, 3], "gate1_second_kind_short": [0, 0],
             "gate1_age_long": [-1, 6], "gate1_age_short": [4, 3],
             "gate1_bars_to_complete": [15, 0], "gate1_quality": [0.5, np.nan],
+            "m30_atr": [2.0, 25.0], "close": [200.0, 1000.0], "volume_ratio": [1.0, 3.0],
         }
     )  # fmt: skip
     return pd.concat([frame.iloc[:0], frame, frame]).reset_index(drop=True)
@@ -188,6 +189,7 @@ def test_gate1_code_by_hand(settings):
         0, 0, 0, 0, 0, 0, 0, 0,  # the long tracker is empty
         0,  # age
         0.5, 0.5, 1,  # 15 of 30 bars, quality, long
+        0, 0,  # an ATR of one per cent, ordinary volume
     ]  # fmt: skip
     signal = [
         0, 0, 0, 0,
@@ -198,6 +200,7 @@ def test_gate1_code_by_hand(settings):
         0, 0, 0,  # no second,
         0.1,  # 3 bars old
         0, 0, -1,
+        np.log(2.5), 0.8,  # 2.5 per cent, three times as much
     ]  # fmt: skip
     np.testing.assert_allclose(found, np.array([synergy, signal]), atol=1e-7)
 
@@ -208,4 +211,7 @@ def test_gate1_code_of_the_market_is_finite_and_small(settings, fitted_state, ma
     ends = np.flatnonzero(direction)
     found = windows.gate1_code(built.m5, ends, direction[ends], settings.gate1)
     assert np.isfinite(found).all()
-    assert np.abs(found).max() <= (settings.gate1.window + 1) / settings.gate1.window
+    assert np.abs(found[:, :22]).max() <= (settings.gate1.window + 1) / settings.gate1.window
+    volatility = found[:, 22]  # log per cent
+    assert -5 < volatility.min() < volatility.max() < 2
+    assert np.abs(found[:, 23]).max() <= 1

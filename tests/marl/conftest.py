@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from algospace.env import DELAYS, Candidates, Windows
+from algospace.env import DELAYS, PASS, Candidates, Windows
 from algospace.features.params import FeatureParams
 from algospace.features.windows import Rows
 from algospace.marl.exams import Material
@@ -35,7 +35,7 @@ def made():
         direction = rng.choice([-1, 1], n).astype(np.int8)
         views = Windows(rows, WINDOWS, "cpu")
         seen = Material(
-            Candidates(at, direction, np.zeros((n, 4), np.float32), *[None] * 4), np.zeros(n), np.zeros(n), views
+            Candidates(at, direction, np.zeros((n, 4), np.float32), *[None] * 4), *[np.zeros(n)] * 3, views
         ).observe(np.arange(n))
         up = seen["structure"][:, -1, 0].numpy() > 0
         pays = np.stack([up, ~up], axis=1)
@@ -48,7 +48,8 @@ def made():
             np.ones((n, 2), np.int64), none + 1, none + 4.0, none.astype(bool), none + 2.0, none + 0.5, none, *vectors
         )
         candidates = Candidates(at, direction, np.zeros((n, 4), np.float32), proposal, net_r, entry + hold - 1, entry)
-        return Material(candidates, np.arange(n) // PER_SESSION, np.arange(n) % 5 == 0, views)
+        labels = np.where(pays.any(axis=1), pays.argmax(axis=1) + 1, PASS)
+        return Material(candidates, np.arange(n) // PER_SESSION, np.arange(n) % 5 == 0, labels, views)
 
     return make
 

@@ -2,12 +2,15 @@ import numpy as np
 import pytest
 import torch
 
+from algospace import market
 from algospace.env import AGAINST, PASS, WITH
 from algospace.errors import InputError
-from algospace.marl import engine, pretraining
+from algospace.marl import engine, exams, pretraining
+from algospace.marl.params import PretrainingParams
 from algospace.params import RuntimeParams
 from algospace.training import Unsaved
 
+CONTEXT = np.zeros((2, 4), np.float32)
 RUNTIME = RuntimeParams(threads=1, device="cpu", precision="float32", clear_memory_interval=0)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -18,7 +21,7 @@ def optimizer(params, **update):
 
 
 def pretrain(made, params, name="structure", seed=0, n=2000, **update):
-    team = engine.new_team(params(dropout=0.1), 4, seed)
+    team = engine.new_team(params(dropout=0.1), CONTEXT, seed)
     rules = optimizer(params, epochs=20, samples_per_epoch=4096, patience=20, **update)
     return team, pretraining.pretrain(team, name, made(n), made(400, 1), rules, RUNTIME, seed, Unsaved())
 
@@ -28,12 +31,22 @@ def seeing(made, params):
     return pretrain(made, params)
 
 
-def test_labels_by_hand(made):
-    candidates = made(4).candidates
-    net_r = np.zeros((4, 2, 5))
-    net_r[:, :, 0] = [[0.5, 0.2], [0.1, 0.3], [-0.1, -0.2], [0.0, 0.0]]
-    net_r[:, :, 1] = 9.0  # what waiting would have paid is no label
-    assert pretraining.labels(candidates._replace(net_r=net_r)).tolist() == [WITH, AGAINST, PASS, PASS]
+def test_labels_by_hand():
+    """Four bars a candidate: the price goes up, down, or nowhere, or leaps over both barriers of either side."""
+    flat = [100.0, 100.0, 100.0, 100.0]
+    paths = np.array([[100, 101, 102, 103], [100, 99, 98, 97], flat, flat], np.float64)
+    close = paths.ravel()
+    high, low = close + 0.1, close - 0.1
+    high[13], low[13] = 110.0, 90.0  # the stop counts first, so that neither side wins
+    n = len(close)
+    end = np.repeat(np.arange(4, n + 1, 4) - 1, 4)
+    bars = market.Bars(close.copy(), high, low, close, np.ones(n, bool), end, np.zeros(n, bool))
+    costs = market.Costs(tick=0.25, point_value=5.0, slippage=0.0, commission=0.0)
+    rules = PretrainingParams.model_construct(stop_atr=1.5, reward_risk=2.0)
+    at, atr = np.arange(0, n, 4), np.full(4, 0.5)
+    found = exams.triple_barrier(bars, at, np.ones(4), atr, costs, 100, rules)
+    assert found.tolist() == [WITH, AGAINST, PASS, PASS]
+    assert exams.triple_barrier(bars, at, -np.ones(4), atr, costs, 100, rules).tolist() == [AGAINST, WITH, PASS, PASS]
 
 
 def test_it_sees_what_the_window_shows(made, params, seeing):
@@ -52,12 +65,12 @@ def test_it_sees_what_the_window_shows(made, params, seeing):
 def test_the_side_that_pays_is_the_one_it_names(made, seeing):
     exam = made(300, 3, neither=False)
     p = pretraining.probabilities(seeing[1].classifier, exam)
-    assert (p[:, [WITH, AGAINST]].argmax(1) + 1 == pretraining.labels(exam.candidates)).mean() > 0.9
+    assert (p[:, [WITH, AGAINST]].argmax(1) + 1 == exam.labels).mean() > 0.9
 
 
 def test_the_trunk_is_the_teams_and_nothing_else_is_touched(made, params, seeing):
     team, trained = seeing
-    fresh = engine.new_team(params(dropout=0.1), 4, 0).state_dict()
+    fresh = engine.new_team(params(dropout=0.1), CONTEXT, 0).state_dict()
     changed = {name for name, value in team.state_dict().items() if not torch.equal(value, fresh[name])}
     assert changed
     assert all(name.startswith("trunks.structure.") for name in changed)
@@ -65,18 +78,38 @@ def test_the_trunk_is_the_teams_and_nothing_else_is_touched(made, params, seeing
 
 
 def test_the_tactical_agent_learns_with_its_side_features(made, params):
-    team, _ = pretrain(made, params, "tactical", n=200)
-    fresh = engine.new_team(params(dropout=0.1), 4, 0).state_dict()
+    """Learnt by heart: the rows that stop it are those that train."""
+    team = engine.new_team(params(dropout=0.1), CONTEXT, 0)
+    fresh = {name: value.clone() for name, value in team.state_dict().items()}
+    rules = optimizer(params, epochs=20, samples_per_epoch=4096, patience=20)
+    pretraining.pretrain(team, "tactical", made(200), made(200), rules, RUNTIME, 0, Unsaved())
     changed = {name for name, value in team.state_dict().items() if not torch.equal(value, fresh[name])}
     assert all(name.startswith(("trunks.tactical.", "join_side.")) for name in changed)
     assert "join_side.weight" in changed
 
 
 def test_noise_gains_nothing(made, params):
-    """The tactical windows say nothing of the side that pays."""
-    _, trained = pretrain(made, params, "tactical")
+    """The tactical windows say nothing of the side that pays: what chance taught is not kept."""
+    team, trained = pretrain(made, params, "tactical")
     found = pretraining.figures(trained, "tactical", made(2000), made(600, 2), 200, 0)
-    assert found["gain"] < 0.02
+    assert found["gain"] == pytest.approx(0.0, abs=0.02)
+    if trained.best_epoch == -1:
+        fresh = engine.new_team(params(dropout=0.1), CONTEXT, 0).state_dict()
+        assert all(torch.equal(value, fresh[name]) for name, value in team.state_dict().items())
+
+
+def test_what_is_worse_than_the_shares_of_the_classes_is_not_kept(made, params):
+    """Labels of the selecting half that contradict those of train: no epoch is good there."""
+    team = engine.new_team(params(dropout=0.1), CONTEXT, 0)
+    fresh = {name: value.clone() for name, value in team.state_dict().items()}
+    lessons, select = made(2000), made(400, 1)
+    select = select._replace(labels=np.array([PASS, AGAINST, WITH])[select.labels])
+    rules = optimizer(params, epochs=5, samples_per_epoch=4096, patience=20)
+    trained = pretraining.pretrain(team, "structure", lessons, select, rules, RUNTIME, 0, Unsaved())
+    assert trained.best_epoch == -1
+    assert all(torch.equal(value, fresh[name]) for name, value in team.state_dict().items())
+    found = pretraining.figures(trained, "structure", lessons, select, 200, 0)
+    assert found["gain"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_seed_decides_every_weight(made, params):
@@ -86,7 +119,7 @@ def test_the_seed_decides_every_weight(made, params):
 
 
 def test_no_candidates_are_refused(made, params):
-    team = engine.new_team(params(), 4, 0)
+    team = engine.new_team(params(), CONTEXT, 0)
     empty = made(20).of(np.arange(0))
     with pytest.raises(InputError, match="expected candidates in train and in select, found 0 and 20"):
         pretraining.pretrain(team, "structure", empty, made(20), optimizer(params), RUNTIME, 0, Unsaved())
