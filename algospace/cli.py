@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from algospace import __version__
 from algospace.errors import BundleError, InputError
@@ -109,10 +110,28 @@ def _parser() -> argparse.ArgumentParser:
     trials.add_argument("--all-commits", action="store_true", help="look at every commit and its experiments")
     trials.add_argument("--list", action="store_true", help="list only, add nothing")
     trials.set_defaults(run=_trials)
+
+    sweep = commands.add_parser("sweep", help="search a stage's params with Optuna, judged on validation alone")
+    sweep.add_argument("--trials", metavar="N", type=int, required=True, help="configurations in all, resumed ones too")
+    sweep.add_argument("--stage", default="marl", help="rde, mrms or marl (default)")
+    sweep.add_argument("--storage", metavar="URL", help="a database for several machines, or a journal file")
+    sweep.add_argument(
+        "--space", metavar="FILE", type=Path, default=Path("sweep.yaml"), help="what is varied (default: sweep.yaml)"
+    )
+    sweep.set_defaults(run=_sweep)
     return parser
 
 
 def _params(arguments: argparse.Namespace) -> None:
+    from algospace.pipeline.config import load_params
+
+    for section, owner in _owners().items():
+        load_params(section, owner)
+    print("params.yaml: every section is valid")
+
+
+def _owners() -> dict[str, Any]:
+    """Each section of ``params.yaml`` and the model of its owner."""
     from algospace.data.params import DataParams
     from algospace.features.params import FeatureParams
     from algospace.indicators.params import IndicatorParams
@@ -120,7 +139,7 @@ def _params(arguments: argparse.Namespace) -> None:
     from algospace.marl.params import MARLParams
     from algospace.mrms.params import MRMSParams
     from algospace.params import RuntimeParams
-    from algospace.pipeline.config import SECTIONS, load_params
+    from algospace.pipeline.config import SECTIONS
     from algospace.policy.params import ExportParams
     from algospace.rde.params import RDEParams
     from algospace.synergy import Gate1Params
@@ -129,9 +148,7 @@ def _params(arguments: argparse.Namespace) -> None:
         int, RuntimeParams, DataParams, IndicatorParams, Gate1Params, FeatureParams, MarketParams, RDEParams,
         MRMSParams, MARLParams, ExportParams,
     )  # fmt: skip
-    for section, owner in zip(SECTIONS, owners, strict=True):
-        load_params(section, owner)
-    print("params.yaml: every section is valid")
+    return dict(zip(SECTIONS, owners, strict=True))
 
 
 def _metrics(arguments: argparse.Namespace) -> None:
@@ -314,13 +331,37 @@ def _trials(arguments: argparse.Namespace) -> None:
     added = left_out = 0
     if not arguments.list:
         found = experiments.collect(Path(), arguments.all_commits)
-        added, left_out = len(trials.add(found.trials)), found.left_out
+        added, left_out = len(experiments.record(found.trials)), found.left_out
     known = trials.read()
     print(f"{'config':<14}{'name':<18}{'Sharpe':>8}  changes")
     for trial in known:
         changes = " ".join(f"{key}={json.dumps(value)}" for key, value in trial.changes.items())
         print(f"{trial.config:<14}{trial.name[:16]:<18}{trial.sharpe:8.2f}  {changes or '-'}")
     print(f"{len(known)} configurations in {trials.PATH}, {added} of them new; {left_out} runs left out: not judged")
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    try:
+        from algospace.pipeline import space, sweep
+    except ModuleNotFoundError as error:
+        if error.name not in {"optuna", "sqlalchemy"}:
+            raise
+        raise InputError("sweep: expected Optuna, found none; pip install -c requirements.lock -e '.[sweep]'") from None
+    from algospace.pipeline.config import load_params
+
+    if arguments.trials < 1:
+        raise InputError(f"--trials: expected at least 1, found {arguments.trials}")
+    if arguments.stage not in sweep.SWEPT:
+        raise InputError(f"--stage: expected one of {', '.join(sweep.SWEPT)}, found {arguments.stage}")
+    owners = _owners()
+    for section, owner in owners.items():
+        load_params(section, owner)
+    model = owners[arguments.stage]
+    varied = space.load_space(arguments.stage, model, arguments.space)
+    attempts = sweep.attempts_of(arguments.stage, model)
+    name = sweep.study_name(arguments.stage, varied)
+    study = sweep.search(name, varied, attempts, arguments.trials, arguments.storage, load_params("seed", int))
+    print(f"{sweep.summary(study)}\n{sweep.command(study)}")
 
 
 def _utc(text: str | None) -> "pd.Timestamp | None":  # type: ignore[name-defined]  # noqa: F821

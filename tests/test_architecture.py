@@ -29,10 +29,21 @@ ORDER = (
     "mrms.figures", "mrms.communication", "mrms.engine", "mrms.pictures",
     "env", "parallel_env", "agents", "mappo", "consensus",
     "marl.params", "policy.params", "policy.simulation", "policy.decide", "policy.baselines", "policy.bundle",
-    "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "svg", "pictures", "report",
-    "policy.breakdown", "policy.evaluation", "policy.monitor", "policy.outputs", "policy.page",
+    "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.sweep", "marl.pictures", "svg", "pictures",
+    "report", "policy.breakdown", "policy.evaluation", "policy.monitor", "policy.outputs", "policy.page",
 )  # fmt: skip
-PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings", "experiments")
+PIPELINE = (
+    "config",
+    "profiles",
+    "stage",
+    "curves",
+    "training_state",
+    "provenance",
+    "settings",
+    "experiments",
+    "status",
+    "sweep",
+)
 
 
 def source(module: str) -> Path | None:
@@ -97,7 +108,7 @@ def test_every_module_has_its_place():
 @pytest.mark.parametrize("module", [*ORDER, *(f"pipeline.{name}" for name in PIPELINE)])
 def test_imports_run_one_way(module):
     above = set(ORDER[: ORDER.index(module)]) if module in ORDER else {"errors", "params", "artefacts", "distributed"}
-    if module in {"pipeline.settings", "pipeline.experiments"}:
+    if module in {"pipeline.settings", "pipeline.experiments", "pipeline.sweep"}:
         above |= set(ORDER)
     if module.startswith("pipeline."):
         above |= {f"pipeline.{name}" for name in PIPELINE[: PIPELINE.index(module.split(".")[1])]}

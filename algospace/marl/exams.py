@@ -41,6 +41,15 @@ class Material(NamedTuple):
         return seen | {"context": torch.from_numpy(self.candidates.context[chosen])}
 
 
+class Inputs(NamedTuple):
+    """What the agents learn on and are judged on."""
+
+    lessons: Material
+    exam: dict[str, Material]  # select and report, the halves of validation
+    days: dict[str, np.ndarray]  # ids of all sessions of each half, ascending
+    settings: Settings
+
+
 def material(
     m5: pd.DataFrame,
     ends: np.ndarray,
@@ -48,14 +57,19 @@ def material(
     regime: np.ndarray,
     proposal: Proposal,
     settings: Settings,
-    barriers: PretrainingParams,
+    barriers: PretrainingParams | None,
     device: str,
 ) -> Material:
-    """Assemble the candidates at rows ``ends`` of a feature table; ``regime`` (len(ends), latent) are their vectors."""
+    """Assemble the candidates at rows ``ends`` of a feature table; ``regime`` (len(ends), latent) are their vectors.
+
+    Without ``barriers`` all labels are PASS: nothing is pre-trained on what is only judged.
+    """
     bars, costs = market.Bars.of(m5), market.Costs.of(settings.contract, settings.market.cost_multiplier)
     found = env.candidates(m5, ends, regime, proposal, bars, costs, settings.gate1, settings.market.max_bars)
     session, synergy, atr = (m5[name].to_numpy()[ends] for name in ("session_id", "gate1_type", "m30_atr"))
-    labels = triple_barrier(bars, ends, found.direction, atr, costs, settings.market.max_bars, barriers)
+    labels = np.full(len(ends), env.PASS, np.int64)
+    if barriers is not None:
+        labels = triple_barrier(bars, ends, found.direction, atr, costs, settings.market.max_bars, barriers)
     return Material(found, session, synergy != 0, labels, env.Windows(rows, settings.features, device))
 
 

@@ -8,6 +8,7 @@ from scipy.stats import trim_mean
 
 from algospace import env, market, performance
 from algospace.calibration import Calibration, Reliability
+from algospace.data import sessions
 from algospace.marl import pretraining
 from algospace.marl.engine import Fold, Run, Study
 from algospace.marl.exams import Judged, Material, sides, won
@@ -22,10 +23,11 @@ def figures(
     confidence: Reliability,
     params: MARLParams,
     settings: Settings,
+    days: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     """Figures of the exported run (last update, pre-training, both halves of validation), of all seeds and folds.
 
-    ``confidence`` is what its calibrated confidence is worth on the reporting half.
+    ``confidence`` is what its calibrated confidence is worth on the reporting half, ``days`` are each half's sessions.
     """
     found: dict[str, Any] = study.run.history[-1] | {
         "train_candidates": len(lessons.sessions),
@@ -37,6 +39,8 @@ def figures(
     }
     for half, trained in study.run.judged.items():
         found[half] = _half(study.initial[half], trained, exam[half], study.calibration, params, settings)
+        of_a_day = daily(trained, exam[half], days[half])
+        found[half]["trained"]["sharpe"] = sharpe(of_a_day, days[half], settings)
     found["report"] |= confidence.figures()
     found["seeds"] = seeds(study.runs, params, study.exported, settings.seed)
     return found | {"folds": walk_forward(study.folds, params, settings.seed)}
@@ -114,6 +118,25 @@ def _rates(judged: Judged, given: Material, params: MARLParams, seed: int) -> di
         "synergy_mean_r": float(judged.net_r[given.synergies].mean()) if given.synergies.any() else None,
         "total_r": float(judged.net_r.sum()),
     }
+
+
+def daily(judged: Judged, given: Material, days: np.ndarray) -> np.ndarray:
+    """Net R (d,) of the consensus, before Gate 2, on each of the sessions ``days`` (d,); 0 where it took nothing."""
+    return np.bincount(np.searchsorted(days, given.sessions), judged.net_r, len(days))
+
+
+def sharpe(of_a_day: np.ndarray, days: np.ndarray, settings: Settings) -> float:
+    """Annual Sharpe ratio of what `daily` gives."""
+    return performance.sharpe(of_a_day, sessions.per_year(settings.contract.calendar, int(days[0]), int(days[-1])))
+
+
+def daily_table(runs: list[Run], params: MARLParams, given: Material, days: np.ndarray) -> str:
+    """Tab-separated text of the reporting half: a row a session, a column a seed, net R of `daily`."""
+    columns = [
+        [f"{value + 0.0:.{performance.DIGITS}g}" for value in daily(run.judged["report"], given, days)] for run in runs
+    ]
+    rows = [["session", *params.seeds[: len(runs)]], *zip(days, *columns, strict=True)]
+    return "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
 
 def seeds(runs: list[Run], params: MARLParams, exported: int, seed: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def run(main: Callable[[], None], scales: bool = False) -> None:
     """
     name = Path(sys.modules[main.__module__].__file__ or "stage").stem
     try:
-        _own_code()
+        own_code()
         if _processes() > 1 and not scales:
             raise InputError(f"{name}: expected one process, found {_processes()}: this stage does not scale")
         with _alone(name), _logged(name):
@@ -174,7 +174,7 @@ def quality_log() -> Iterator[None]:
         raise
 
 
-def _own_code() -> None:
+def own_code() -> None:
     """Refuse an installed `algospace` from elsewhere: DVC hashes the code of this working tree only."""
     package = Path(algospace.__file__).resolve().parent
     if package.parent != Path.cwd().resolve():

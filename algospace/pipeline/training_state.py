@@ -124,6 +124,11 @@ def _written() -> Iterator[None]:
         ) from None
 
 
+def root() -> Path:
+    """Where states live: ``ALGOSPACE_CKPT``, else the repository's ``.ckpt``."""
+    return Path(os.environ.get("ALGOSPACE_CKPT") or Path(os.environ.get("DVC_ROOT", ".")) / ".ckpt")
+
+
 @contextmanager
 def training_state(stage: str) -> Iterator[TrainingState]:
     """Open the state of a stage's training; remove it when the block ends without an error.
@@ -133,13 +138,13 @@ def training_state(stage: str) -> Iterator[TrainingState]:
     InputError
         When another process of this workspace trains the same thing: it is named by its pid.
     """
-    root = Path(os.environ.get("ALGOSPACE_CKPT") or Path(os.environ.get("DVC_ROOT", ".")) / ".ckpt") / stage
-    directory = root / fingerprint(stage)
+    own = root() / stage
+    directory = own / fingerprint(stage)
     if not distributed.leads():
         yield TrainingState(directory, stage)
         return
-    lock = FileLock(root / f"{directory.name}.lock")
-    holder = root / f"{directory.name}.pid"
+    lock = FileLock(own / f"{directory.name}.lock")
+    holder = own / f"{directory.name}.pid"
     try:
         with _written():
             directory.mkdir(parents=True, exist_ok=True)
@@ -156,10 +161,10 @@ def training_state(stage: str) -> Iterator[TrainingState]:
         yield TrainingState(None, stage)
         return
     try:
-        _forget_old(root, directory)
+        _forget_old(own, directory)
         fresh = not any(directory.iterdir())
         state = TrainingState(directory, stage)
-        if fresh and len([other for other in root.iterdir() if other.is_dir()]) > 1:
+        if fresh and len([other for other in own.iterdir() if other.is_dir()]) > 1:
             print(f"{stage}: starting afresh, the saved state is of other params or inputs", file=sys.stderr)
         yield state
         shutil.rmtree(directory)
