@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,6 +13,7 @@ from algospace import __version__
 from algospace.errors import BundleError, InputError
 
 OK, DRIFTED, BAD_INPUT, BAD_BUNDLE = 0, 1, 2, 3
+NOT_READY = DRIFTED
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     trials.add_argument("--all-commits", action="store_true", help="look at every commit and its experiments")
     trials.add_argument("--list", action="store_true", help="list only, add nothing")
     trials.set_defaults(run=_trials)
+
+    readiness = commands.add_parser("readiness", help="is everything there that a run needs? (exit 1 with the remedy)")
+    readiness.add_argument("--json", action="store_true", help="for machines")
+    readiness.set_defaults(run=_readiness)
 
     sweep = commands.add_parser("sweep", help="search a stage's params with Optuna, judged on validation alone")
     sweep.add_argument("--trials", metavar="N", type=int, required=True, help="configurations in all, resumed ones too")
@@ -338,6 +344,17 @@ def _trials(arguments: argparse.Namespace) -> None:
         changes = " ".join(f"{key}={json.dumps(value)}" for key, value in trial.changes.items())
         print(f"{trial.config:<14}{trial.name[:16]:<18}{trial.sharpe:8.2f}  {changes or '-'}")
     print(f"{len(known)} configurations in {trials.PATH}, {added} of them new; {left_out} runs left out: not judged")
+
+
+def _readiness(arguments: argparse.Namespace) -> int:
+    from algospace.pipeline import readiness
+
+    found = readiness.inspect(_owners())
+    if arguments.json:
+        print(json.dumps(readiness.as_json(found), indent=2, sort_keys=True, allow_nan=False))
+    else:
+        print("\n".join(readiness.lines(found, sys.stdout.isatty() and "NO_COLOR" not in os.environ)))
+    return OK if found.ready else NOT_READY
 
 
 def _sweep(arguments: argparse.Namespace) -> None:

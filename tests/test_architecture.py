@@ -35,6 +35,7 @@ ORDER = (
 PIPELINE = (
     "config",
     "profiles",
+    "session",
     "stage",
     "curves",
     "training_state",
@@ -42,6 +43,7 @@ PIPELINE = (
     "settings",
     "experiments",
     "status",
+    "readiness",
     "sweep",
 )
 
@@ -108,7 +110,7 @@ def test_every_module_has_its_place():
 @pytest.mark.parametrize("module", [*ORDER, *(f"pipeline.{name}" for name in PIPELINE)])
 def test_imports_run_one_way(module):
     above = set(ORDER[: ORDER.index(module)]) if module in ORDER else {"errors", "params", "artefacts", "distributed"}
-    if module in {"pipeline.settings", "pipeline.experiments", "pipeline.sweep"}:
+    if module in {"pipeline.settings", "pipeline.experiments", "pipeline.sweep", "pipeline.readiness"}:
         above |= set(ORDER)
     if module.startswith("pipeline."):
         above |= {f"pipeline.{name}" for name in PIPELINE[: PIPELINE.index(module.split(".")[1])]}

@@ -22,7 +22,7 @@ class Project:
 
     def run(self, *command):
         return subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=900, check=False
         )
 
     def ok(self, *command):
