@@ -27,9 +27,16 @@ def dvc(*arguments: str) -> str:
 
 
 def stale() -> list[str]:
-    """Stages that dvc.lock does not fit; no data is needed to see it."""
-    lines = dvc("repro", "--dry", "--allow-missing").splitlines()
-    return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+    """Stages that dvc.lock does not fit; no data is needed to see it.
+
+    Behind the first of them DVC may stop at an output that nobody has made yet, so there may be more.
+    """
+    command = ["dvc", "repro", "--dry", "--allow-missing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+    if done.returncode != 0 and not found:
+        sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
+    return found
 
 
 def table(*arguments: str) -> str:

@@ -50,7 +50,7 @@ def test_the_hours_end_and_another_folder_goes_on_to_the_same_bytes(finished, pr
 def test_killed_on_one_machine_it_goes_on_on_another(finished, project, elsewhere, tmp_path):
     drive = tmp_path / "drive"
     code = "from algospace.pipeline import training_state as t; t.SAVE_EVERY = 1; import runpy; "
-    code += "runpy.run_module('stages.rde', run_name='__main__')"
+    code += "runpy.run_module('stages.rde', run_name='__main__', alter_sys=True)"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=project.folder, env=project.environment | {"ALGOSPACE_CKPT": str(drive)},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
