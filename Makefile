@@ -4,7 +4,7 @@ PYTHON ?= python3
 JOBS   ?= 2
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup setup-dev repro test check format bench clean help
+.PHONY: setup setup-dev repro test check format bench dist clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed 's/:.*##/\t/'
@@ -42,6 +42,9 @@ format: setup-dev ## rewrite the code in house form
 
 bench: setup-dev ## every benchmark, quick form
 	@for script in benchmarks/[a-z]*.py; do python $$script --quick --json; done
+
+dist: setup      ## wheel and sdist, in dist/
+	@python -c "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
 
 clean:           ## back to a fresh checkout (data/raw and DVC's cache stay)
 	rm -rf $(VENV) .ckpt logs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
