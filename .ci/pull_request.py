@@ -8,14 +8,20 @@ The report goes to ``comment.md``, to GitHub's step summary where there is one, 
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 VALIDATION = [f"metrics/{stage}.json" for stage in ("prepare", "rde", "mrms", "marl")]
 TEST = ["metrics/export.json"]
 COMMENT = Path("comment.md")
+LOCK = Path("dvc.lock")
+ABSENT = ("deleted", "not in cache")
+MANY = 5  # changes of a stage that are named
 
 
 def dvc(*arguments: str) -> str:
@@ -26,16 +32,39 @@ def dvc(*arguments: str) -> str:
     return done.stdout
 
 
-def stale() -> list[str]:
-    """Stages that dvc.lock does not fit; no data is needed to see it.
+def stale() -> dict[str, list[str]]:
+    """Stages that dvc.lock does not fit, with what differs; no data is needed to see it.
 
-    Behind the first of them DVC may stop at an output that nobody has made yet, so there may be more.
+    ``dvc repro --dry --allow-missing`` stops at the first such stage whose inputs are not here. So this reads what
+    ``dvc status`` says, an absent output being no difference, and compares the lock with itself: an output that one
+    stage wrote must be the one that the next has read.
     """
-    command = ["dvc", "repro", "--dry", "--allow-missing"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
-    if done.returncode != 0 and not found:
-        sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
+    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    locked = (yaml.safe_load(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else {}).get("stages", {})
+    written = {entry["path"]: entry["md5"] for stage in locked.values() for entry in stage.get("outs", [])}
+    status = json.loads(dvc("status", "--json"))
+    found = {}
+    for name in stages:
+        differs = [what for entry in status.get(name, []) for what in _differing(entry, set(written))]
+        for entry in locked.get(name, {}).get("deps", []):
+            if written.get(entry["path"], entry["md5"]) != entry["md5"]:
+                differs.append(f"{entry['path']} (dvc.lock has two)")
+        if differs:
+            found[name] = differs
+    return found
+
+
+def _differing(entry: str | dict[str, dict[str, str | dict[str, str]]], written: set[str]) -> list[str]:
+    """Names of what an entry of ``dvc status`` says is changed, without outputs that are not here."""
+    if isinstance(entry, str):
+        return [entry]  # "changed command"
+    found = []
+    for changed in entry.values():
+        for path, state in changed.items():
+            if isinstance(state, dict):  # the keys of a params file
+                found += [f"{path} {key}" for key in state]
+            elif not (state in ABSENT and path in written):
+                found.append(path)
     return found
 
 
@@ -45,13 +74,22 @@ def table(*arguments: str) -> str:
     return found if found.count("\n") > 1 else "no difference"  # a header alone
 
 
-def report(base: str, unfit: list[str], rerun: bool) -> str:
+def verdict(unfit: dict[str, list[str]], rerun: bool) -> str:
+    """Say whether dvc.lock fits, and what each stage that it does not fit differs in."""
+    if not unfit:
+        return "`dvc.lock` fits code and params."
+    lines = ["`dvc.lock` does not fit:", ""]
+    for stage, differs in unfit.items():
+        more = f" and {len(differs) - MANY} more" if len(differs) > MANY else ""
+        lines.append(f"- {stage}: {', '.join(differs[:MANY])}{more}")
+    advice = "The tables are of a run here, up to marl. " if rerun else ""
+    return "\n".join([*lines, "", f"{advice}Run `dvc repro` and commit what it writes."])
+
+
+def report(base: str, unfit: dict[str, list[str]], rerun: bool) -> str:
     """Validation first; test figures are marked."""
-    verdict = "fits code and params" if not unfit else f"does not fit: {', '.join(unfit)} changed"
-    if unfit and rerun:
-        verdict += " (run again here, up to marl; commit what `dvc repro` writes)"
     parts = [
-        "## dvc.lock", f"`dvc.lock` {verdict}.",
+        "## dvc.lock", verdict(unfit, rerun),
         "## Validation", table("metrics", "diff", base, "--targets", *VALIDATION),
         "## Test bars: not for selection", table("metrics", "diff", base, "--targets", *TEST),
         "## Params", table("params", "diff", base),
@@ -84,7 +122,11 @@ def main() -> int:
     arguments = parser.parse_args()
     unfit = stale()
     if unfit and arguments.rerun:
-        dvc("repro", "--allow-missing", *(["--pull"] if dvc("remote", "list").strip() else []), "marl")
+        if dvc("remote", "list").strip():
+            dvc("repro", "--pull", "--allow-missing", "marl")
+        else:  # what the cache has is taken from there, the rest is run
+            dvc("checkout", "--allow-missing")
+            dvc("repro", "marl")
     text = report(arguments.base, unfit, arguments.rerun)
     publish(text)
     print(text)

@@ -97,7 +97,7 @@ class Attempt(NamedTuple):
     score: float  # on the selecting half of validation; higher is better
     cut: dict[str, Any]  # keys of the stage's section in which what has been trained so far falls short of the params
     sharpe: float | None = None  # annual, on the reporting half, of daily net R; None where nothing trades yet
-    daily: str = ""  # its daily net R, as `metrics/curves/marl/validation_daily.tsv` has it
+    daily: str = ""  # its daily net R, as `marl.figures.daily` has it
 
 
 def fit(

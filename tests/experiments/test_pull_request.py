@@ -2,12 +2,14 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("prepare", "rde", "mrms", "marl", "export")
@@ -123,13 +125,56 @@ def test_a_lock_that_was_not_run_fails_and_is_run_again_up_to_marl(clone):
     ok(clone, "git", "commit", "--quiet", "--all", "--message", "forgot to run")
     done = report(clone)
     assert done.returncode == 1
-    assert "`dvc.lock` does not fit: marl" in done.stdout
+    assert "\n- marl: params.yaml marl\n- export: params.yaml export\n" in done.stdout
+    assert "- rde" not in done.stdout
     assert "no difference" in done.stdout.split("## Validation")[1].split("##")[0]
     done = report(clone, "--rerun")
     assert done.returncode == 1
     assert "metrics/marl.json" in done.stdout.split("## Validation")[1].split("##")[0]
     assert "no difference" in done.stdout.split("not for selection")[1].split("##")[0], "test bars are left alone"
     assert not (clone / "models/rde").exists(), "what fits is not fetched"
+
+
+def test_without_a_remote_the_cache_is_the_store(origin, clone):
+    ok(clone, "dvc", "remote", "remove", "store")
+    shutil.copytree(origin / ".dvc/cache", clone / ".dvc/cache")
+    write_params(clone, marl=3.0)
+    done = report(clone, "--rerun")
+    assert "metrics/marl.json" in done.stdout.split("## Validation")[1].split("##")[0], done.stderr
+
+
+def test_whatever_does_not_fit_is_named(clone, monkeypatch):
+    stale = runpy.run_path(str(ROOT / ".ci/pull_request.py"))["stale"]
+    monkeypatch.chdir(clone)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+    def after(change):
+        change()
+        found = stale()
+        ok(clone, "git", "checkout", "--quiet", ".")
+        return found
+
+    assert after(lambda: None) == {}
+    assert after(lambda: (clone / "work.py").write_text(SCRIPT + "# a word\n")) == {
+        name: ["work.py"] for name in STAGES
+    }
+    assert after(lambda: (clone / "metrics/rde.json").write_text("{}")) == {"rde": ["metrics/rde.json"]}
+    assert after(lambda: edited(clone / "dvc.yaml", "py mrms,", "py  mrms,")) == {"mrms": ["changed command"]}
+    assert after(lambda: mixed_lock(clone)) == {"mrms": ["models/rde (dvc.lock has two)"]}
+    assert set(after(lambda: (clone / "dvc.lock").unlink())) == set(STAGES)
+
+
+def edited(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def mixed_lock(folder):
+    """A merge that took one stage's entry from here and the next one's from there."""
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())
+    lock["stages"]["mrms"]["deps"][0]["md5"] = "0" * 32
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
 
 
 def test_a_fork_may_not_comment_but_the_summary_holds_the_tables(clone, tmp_path):
@@ -139,7 +184,5 @@ def test_a_fork_may_not_comment_but_the_summary_holds_the_tables(clone, tmp_path
 
 
 def test_the_workflow_calls_the_script():
-    import yaml
-
     steps = yaml.safe_load((ROOT / ".github/workflows/metrics.yml").read_text())["jobs"]["report"]["steps"]
     assert any(".ci/pull_request.py base --rerun" in step.get("run", "") for step in steps)

@@ -26,7 +26,7 @@ def test_a_sweep_gets_the_figures_of_the_stage_and_writes_nothing_but_trials(pro
     assert own.sharpe == json.loads((folder / "metrics/marl.json").read_text())["report"]["trained"]["sharpe"]
     lines = (folder / "metrics/curves/marl/validation_daily.tsv").read_text().splitlines()
     names, *rows = [line.split("\t") for line in lines]
-    assert names == ["session", "0", "1"]
+    assert names == ["session_id", "seed_0", "seed_1"]
     assert own.daily == {seed: [float(row[k]) for row in rows] for k, seed in enumerate(names) if k}
     assert own.sessions == [int(rows[0][0]), int(rows[-1][0])]
     assert "0 of them new" in project.algospace("trials").stdout, "the committed run is that of trial 0"
