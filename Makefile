@@ -4,7 +4,7 @@ PYTHON ?= python3
 JOBS   ?= 2
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup setup-dev repro test check format bench dist clean help
+.PHONY: setup setup-dev repro test check format bench experiments dist clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed 's/:.*##/\t/'
@@ -42,6 +42,11 @@ format: setup-dev ## rewrite the code in house form
 
 bench: setup-dev ## every benchmark, quick form
 	@for script in benchmarks/[a-z]*.py; do python $$script --quick --json; done
+
+# Columns of the table: name, the params that differ, and one to three validation figures of a stage.
+COLUMNS := Experiment|(prepare|rde|mrms|marl|gate1|features|indicators|market|data|runtime)\.|seed$$|reconstruction_r2|proposed_mean_r|report\.trained\.(mean_r|sharpe)|report\.random_p_value
+experiments:     ## what was tried, judged on validation
+	@dvc exp show --no-pager --only-changed --drop '^(?!$(COLUMNS))'
 
 dist: setup      ## wheel and sdist, in dist/
 	@python -c "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"

@@ -50,6 +50,14 @@ class Project:
     def stage(self, name):
         return self.run(sys.executable, "-m", f"stages.{name}")
 
+    def copy(self, folder, command=None, **environment):
+        """Another project: this folder copied, or what a command makes of it."""
+        if command is None:
+            shutil.copytree(self.folder, folder, symlinks=True)
+        else:
+            self.ok(*command, str(self.folder), str(folder))
+        return Project(folder, **environment)
+
     def commit(self, message):
         self.ok("git", "add", ".")
         self.ok("git", "commit", "--quiet", "--message", message)
@@ -66,7 +74,7 @@ def finished(tmp_path_factory):
     folder = _fire.workspace(tmp_path_factory.mktemp("tiny") / "finished", _fire.TINY | {"marl.seeds": [0, 1]})
     (folder / "metrics").mkdir(exist_ok=True)
     (folder / "metrics/trials.jsonl").touch()
-    for name in (".gitignore", "sweep.yaml"):
+    for name in (".gitignore", "Makefile", "sweep.yaml"):
         shutil.copy(ROOT / name, folder)
     project = Project(folder)
     project.ok("git", "init", "--quiet", "--initial-branch", "main")
@@ -84,18 +92,10 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def project(finished, tmp_path):
     """A copy that a test may change."""
-    folder = tmp_path / "project"
-    shutil.copytree(finished.folder, folder, symlinks=True)
-    return Project(folder)
+    return finished.copy(tmp_path / "project")
 
 
 @pytest.fixture
 def elsewhere(finished, tmp_path):
     """Another copy, whose training states lie where the test says."""
-
-    def make(**environment):
-        folder = tmp_path / "elsewhere"
-        shutil.copytree(finished.folder, folder, symlinks=True)
-        return Project(folder, **environment)
-
-    return make
+    return lambda **environment: finished.copy(tmp_path / "elsewhere", **environment)
