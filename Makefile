@@ -4,7 +4,7 @@ PYTHON ?= python3
 JOBS   ?= 2
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup setup-dev repro test check format bench experiments dist clean help
+.PHONY: setup setup-dev repro test check format bench experiments docs rde-distributed marl-distributed dist clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed 's/:.*##/\t/'
@@ -48,10 +48,18 @@ COLUMNS := Experiment|(prepare|rde|mrms|marl|gate1|features|indicators|market|da
 experiments:     ## what was tried, judged on validation
 	@dvc exp show --no-pager --only-changed --drop '^(?!$(COLUMNS))'
 
+PROCESSES ?= 2
+rde-distributed marl-distributed: %-distributed: setup  ## a stage on PROCESSES processes of this machine
+	@torchrun --standalone --nproc-per-node=$(PROCESSES) -m stages.$*
+	@dvc commit --force $*
+
+docs: setup-dev  ## README, docs and the API as HTML, in site/
+	@python .ci/docs.py site
+
 dist: setup      ## wheel and sdist, in dist/
 	@python -c "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
 
 clean:           ## back to a fresh checkout (data/raw and DVC's cache stay)
-	rm -rf $(VENV) .ckpt logs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .ckpt logs build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	git clean -qfdX -- data/prepared data/regimes models reports
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
