@@ -4,7 +4,7 @@ PYTHON ?= python3
 JOBS   ?= 2
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup setup-dev repro test check format bench experiments docs rde-distributed marl-distributed dist clean help
+.PHONY: setup setup-dev repro test check format bench experiments docs sweep rde-distributed marl-distributed dist clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed 's/:.*##/\t/'
@@ -49,9 +49,15 @@ experiments:     ## what was tried, judged on validation
 	@dvc exp show --no-pager --only-changed --drop '^(?!$(COLUMNS))'
 
 PROCESSES ?= 2
-rde-distributed marl-distributed: %-distributed: setup  ## a stage on PROCESSES processes of this machine
-	@torchrun --standalone --nproc-per-node=$(PROCESSES) -m stages.$*
-	@dvc commit --force $*
+rde-distributed: setup  ## rde on PROCESSES processes of this machine (2)
+	@torchrun --standalone --nproc-per-node=$(PROCESSES) -m stages.rde && dvc commit --force rde
+
+marl-distributed: setup ## the agents on PROCESSES processes of this machine (2)
+	@torchrun --standalone --nproc-per-node=$(PROCESSES) -m stages.marl && dvc commit --force marl
+
+TRIALS ?= 30
+sweep: setup     ## search the agents' params: TRIALS configurations in all, shared with others by STORAGE
+	@algospace sweep --trials $(TRIALS) $(if $(STORAGE),--storage $(STORAGE))
 
 docs: setup-dev  ## README, docs and the API as HTML, in site/
 	@python .ci/docs.py site

@@ -77,3 +77,17 @@ def test_pre_commit_calls_the_locked_tools():
     for hook in hooks:
         tool = hook["entry"].split()[0].removeprefix(".venv/bin/")
         assert f"\n{tool}==" in locked
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        (("rde-distributed",), "torchrun --standalone --nproc-per-node=2 -m stages.rde && dvc commit --force rde"),
+        (("marl-distributed", "PROCESSES=4"), "--nproc-per-node=4 -m stages.marl && dvc commit --force marl"),
+        (("sweep", "TRIALS=7", "STORAGE=a.log"), "algospace sweep --trials 7 --storage a.log"),
+        (("docs",), "python .ci/docs.py site"),
+    ],
+)
+def test_make_calls_what_the_docs_say(target, command):
+    lines = run("make", "--dry-run", *target, cwd=ROOT).splitlines()
+    assert command in lines[-1]
