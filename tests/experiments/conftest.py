@@ -76,6 +76,7 @@ def finished(tmp_path_factory):
     (folder / "metrics/trials.jsonl").touch()
     for name in (".gitignore", "Makefile", "sweep.yaml"):
         shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / ".ci", folder / ".ci")
     project = Project(folder)
     project.ok("git", "init", "--quiet", "--initial-branch", "main")
     project.ok("git", "config", "user.name", "a")
