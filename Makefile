@@ -4,7 +4,7 @@ PYTHON ?= python3
 JOBS   ?= 2
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup setup-dev repro test check format bench clean help
+.PHONY: setup setup-dev repro test check format bench experiments docs sweep rde-distributed marl-distributed dist clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed 's/:.*##/\t/'
@@ -43,7 +43,29 @@ format: setup-dev ## rewrite the code in house form
 bench: setup-dev ## every benchmark, quick form
 	@for script in benchmarks/[a-z]*.py; do python $$script --quick --json; done
 
+# Columns of the table: name, the params that differ, and one to three validation figures of a stage.
+COLUMNS := Experiment|(prepare|rde|mrms|marl|gate1|features|indicators|market|data|runtime)\.|seed$$|reconstruction_r2|proposed_mean_r|report\.trained\.(mean_r|sharpe)|report\.random_p_value
+experiments:     ## what was tried, judged on validation
+	@dvc exp show --no-pager --only-changed --drop '^(?!$(COLUMNS))'
+
+PROCESSES ?= 2
+rde-distributed: setup  ## rde on PROCESSES processes of this machine (2)
+	@torchrun --standalone --nproc-per-node=$(PROCESSES) -m stages.rde && dvc commit --force rde
+
+marl-distributed: setup ## the agents on PROCESSES processes of this machine (2)
+	@torchrun --standalone --nproc-per-node=$(PROCESSES) -m stages.marl && dvc commit --force marl
+
+TRIALS ?= 30
+sweep: setup     ## search the agents' params: TRIALS configurations in all, shared with others by STORAGE
+	@algospace sweep --trials $(TRIALS) $(if $(STORAGE),--storage $(STORAGE))
+
+docs: setup-dev  ## README, docs and the API as HTML, in site/
+	@python .ci/docs.py site
+
+dist: setup      ## wheel and sdist, in dist/
+	@python -c "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
+
 clean:           ## back to a fresh checkout (data/raw and DVC's cache stay)
-	rm -rf $(VENV) .ckpt logs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .ckpt logs build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	git clean -qfdX -- data/prepared data/regimes models reports
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

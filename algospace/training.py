@@ -86,6 +86,20 @@ class Fit(NamedTuple):
     best_epoch: int
 
 
+def unsaved(part: str) -> Unsaved:
+    """Open the saver of a training that starts anew after a kill."""
+    return Unsaved()
+
+
+class Attempt(NamedTuple):
+    """How far a configuration of a sweep has come."""
+
+    score: float  # on the selecting half of validation; higher is better
+    cut: dict[str, Any]  # keys of the stage's section in which what has been trained so far falls short of the params
+    sharpe: float | None = None  # annual, on the reporting half, of daily net R; None where nothing trades yet
+    daily: str = ""  # its daily net R, as `marl.figures.daily` has it
+
+
 def fit(
     name: str,
     model: nn.Module,

@@ -4,15 +4,17 @@ Several processes share the episodes: ``torchrun --standalone --nproc-per-node=N
 ``dvc commit marl`` (docs/scaling.md).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from algospace import artefacts, nets, plotting
+from algospace import artefacts, nets, plotting, training
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared, windows
 from algospace.features.fitted import Fitted
-from algospace.marl import engine, exams, figures, pictures
+from algospace.marl import engine, exams, figures, pictures, sweep
 from algospace.marl.params import MARLParams
 from algospace.mrms import model as risk_model
 from algospace.mrms.proposal import Proposal, propose
@@ -43,10 +45,30 @@ def main() -> None:
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
     params = load_params("marl", MARLParams)
+    stage.make_deterministic(runtime, seed)
+    lessons, exam, days, settings = read(params, runtime)
+    with training_state("marl") as state:
+        study = engine.study(lessons, exam, params, settings, runtime, seed, state.part)
+        if not stage.leads():
+            return
+        team = study.run.team
+        artefacts.write_tensors(
+            MODEL, nets.arrays(team), {"team": team.config, "calibration": study.calibration._asdict()}
+        )
+        confidence = exams.worth(study.run.judged["report"], exam["report"].candidates, study.calibration, seed)
+        found = figures.figures(study, exam, lessons, confidence, params, settings, days)
+        artefacts.write_json(METRICS, rounded(found))
+        write_curves(CURVES, study.run.history)
+        table = figures.daily(study.runs, params, exam["report"], days["report"])
+        artefacts.write_bytes(CURVES / "validation_daily.tsv", table.encode())
+        histories = {k: run.history for k, run in zip(params.seeds, study.runs, strict=True)}
+        pictures.write_all(PICTURES, histories, confidence, plotting.watermark(artefacts.read_json(MANIFEST)["source"]))
+
+
+def read(params: MARLParams, runtime: RuntimeParams) -> exams.Inputs:
+    """Read candidates, regimes and proposals of train and both halves of validation."""
     manifest = artefacts.read_json(MANIFEST)
     settings = load_settings(manifest)
-    stage.make_deterministic(runtime, seed)
-
     m5 = prepared.learning_rows(pd.read_parquet(MAIN))
     vectors = pd.read_parquet(VECTORS)
     rows = windows.prepared_rows(
@@ -65,24 +87,18 @@ def main() -> None:
         return exams.material(m5, ends, rows, regime, proposal, settings, runtime.device, params.pretraining)
 
     lessons = of_split(TRAIN, params.train_on)
-    exam = {name: of_split(code, "signals") for name, code in (("select", SELECT), ("report", REPORT))}
-    with training_state("marl") as state:
-        study = engine.study(lessons, exam, params, settings, runtime, seed, state.part)
-        if not stage.leads():
-            return
-        team = study.run.team
-        artefacts.write_tensors(
-            MODEL, nets.arrays(team), {"team": team.config, "calibration": study.calibration._asdict()}
-        )
-        confidence = exams.worth(study.run.judged["report"], exam["report"].candidates, study.calibration, seed)
-        artefacts.write_json(METRICS, rounded(figures.figures(study, exam, lessons, confidence, params, settings)))
-        write_curves(CURVES, study.run.history)
-        daily = figures.daily(study.runs, params, exam["report"])
-        artefacts.write_bytes(
-            CURVES / "validation_daily.tsv", daily.to_csv(sep="\t", index=False, float_format="%.6g").encode()
-        )
-        histories = {k: run.history for k, run in zip(params.seeds, study.runs, strict=True)}
-        pictures.write_all(PICTURES, histories, confidence, plotting.watermark(manifest["source"]))
+    halves = {"select": SELECT, "report": REPORT}
+    exam = {name: of_split(code, "signals") for name, code in halves.items()}
+    parts = {"train": TRAIN} | halves
+    days = {name: np.unique(m5["session_id"][m5["split"] == code]) for name, code in parts.items()}
+    return exams.Inputs(lessons, exam, days, settings)
+
+
+def attempts(params: MARLParams) -> Iterator[training.Attempt]:
+    """Train with params of a sweep, seed by seed; nothing is written."""
+    seed, runtime = load_params("seed", int), load_params("runtime", RuntimeParams)
+    stage.make_deterministic(runtime, seed)
+    yield from sweep.attempts(read(params, runtime), params, runtime, seed)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Stage 3 of 5: candidates and their realised paths -> position, stop and target agents -> a proposal for any event."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from algospace import artefacts, market, nets, plotting
+from algospace import artefacts, market, nets, plotting, training
 from algospace.data.splits import REPORT, SELECT, TRAIN
 from algospace.features import prepared
 from algospace.features.table import EVENT
@@ -35,31 +37,19 @@ def main() -> None:
     """Run every cell of the grid through the bars, fit on train, stop on select, quote on report."""
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
-    exchange = load_params("market", market.MarketParams)
     params = load_params("mrms", MRMSParams)
     stage.make_deterministic(runtime, seed)
 
     manifest = artefacts.read_json(MANIFEST)
-    contract = prepared.contract(manifest)
-    columns = {*prepared.MARKET_COLUMNS, *EVENT, "is_decidable"}
-    main_table = prepared.learning_rows(pd.read_parquet(MAIN, columns=sorted(columns)))
-    venue = market.Venue.of(main_table, contract, exchange)
-    events = pd.read_parquet(EVENTS)
-    vectors = pd.read_parquet(VECTORS)
-
-    def of_split(code: int) -> Lessons:
-        chosen = events[events["split"] == code].reset_index(drop=True)
-        return Lessons.new(chosen, prepared.regime_vectors_at(chosen, vectors), venue, params)
-
+    main_table, vectors, venue, splits = read(params)
     rows = prepared.decision_rows(main_table, TRAIN, "bars")  # whatever the agents will train on
     bars = main_table.iloc[rows]
     bars = bars.assign(row=rows, candidate_direction=prepared.directions(bars))
     seen = states(bars, prepared.regime_vectors_at(bars, vectors))
 
-    splits = {"train": of_split(TRAIN), "select": of_split(SELECT), "report": of_split(REPORT)}
     with training_state("mrms") as state:
         trained = engine.train(splits, venue, prepared.reading(manifest), params, runtime, seed, state.part)
-        proposals = engine.unseen_proposals(trained, splits["train"], seen, bars, contract.tick)
+        proposals = engine.unseen_proposals(trained, splits["train"], seen, bars, venue.costs.tick)
 
         artefacts.write_tensors(MODEL, nets.arrays(trained.model), trained.model.config)
         artefacts.write_tensors(COMMUNICATION, nets.arrays(trained.layer), trained.layer.config)
@@ -67,6 +57,39 @@ def main() -> None:
         artefacts.write_json(METRICS, rounded(engine.examine(trained, splits, venue, params, seed)))
         write_curves(CURVES, trained.fit.history)
         pictures.write_all(PICTURES, trained, splits["train"], params, plotting.watermark(manifest["source"]))
+
+
+class Inputs(NamedTuple):
+    """What the ensemble is fitted to and judged on."""
+
+    main_table: pd.DataFrame  # the rows before the test split
+    vectors: pd.DataFrame
+    venue: market.Venue
+    splits: dict[str, Lessons]  # train, select and report
+
+
+def read(params: MRMSParams) -> Inputs:
+    """Read the candidates, and run every cell of the grid through the bars."""
+    contract = prepared.contract(artefacts.read_json(MANIFEST))
+    columns = {*prepared.MARKET_COLUMNS, *EVENT, "is_decidable"}
+    main_table = prepared.learning_rows(pd.read_parquet(MAIN, columns=sorted(columns)))
+    venue = market.Venue.of(main_table, contract, load_params("market", market.MarketParams))
+    events, vectors = pd.read_parquet(EVENTS), pd.read_parquet(VECTORS)
+
+    def of_split(code: int) -> Lessons:
+        chosen = events[events["split"] == code].reset_index(drop=True)
+        return Lessons.new(chosen, prepared.regime_vectors_at(chosen, vectors), venue, params)
+
+    splits = {"train": of_split(TRAIN), "select": of_split(SELECT), "report": of_split(REPORT)}
+    return Inputs(main_table, vectors, venue, splits)
+
+
+def attempts(params: MRMSParams) -> Iterator[training.Attempt]:
+    """Fit with params of a sweep; nothing is written."""
+    seed, runtime = load_params("seed", int), load_params("runtime", RuntimeParams)
+    stage.make_deterministic(runtime, seed)
+    inputs = read(params)
+    yield from engine.attempts(inputs.splits, inputs.venue, params, runtime, seed)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ Several processes share the training: ``torchrun --standalone --nproc-per-node=N
 ``dvc commit rde`` (docs/scaling.md).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from algospace import artefacts, nets, plotting
+from algospace import artefacts, nets, plotting, training
 from algospace.features import prepared
 from algospace.features.params import FeatureParams
 from algospace.indicators.params import IndicatorParams
@@ -40,12 +41,9 @@ def main() -> None:
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
     params = load_params("rde", RDEParams)
-    length = load_params("features", FeatureParams).window_regime
-    horizon = length + load_params("indicators", IndicatorParams).mmd.window
     stage.make_deterministic(runtime, seed)
 
-    table = prepared.read_regime_rows(ROWS)
-    windows = Windows(table.rows, length, horizon)
+    table, windows = read()
     known = prepared.learning_rows(pd.read_parquet(MAIN, columns=list(COLUMNS)))
     bars = HalfHours.of(known)
     mark = plotting.watermark(artefacts.read_json(MANIFEST)["source"])
@@ -63,7 +61,22 @@ def main() -> None:
         found = engine.examine(trained, judged, table, bars, windows, params, seed)
         artefacts.write_json(METRICS, rounded(found))
         write_curves(CURVES, trained.fit.history)
-        pictures.write_all(PICTURES, trained, table, bars, judged, length, seed, mark)
+        pictures.write_all(PICTURES, trained, table, bars, judged, windows.length, seed, mark)
+
+
+def read() -> tuple[prepared.RegimeRows, Windows]:
+    """Read the regime rows, and cut windows over them."""
+    length = load_params("features", FeatureParams).window_regime
+    horizon = length + load_params("indicators", IndicatorParams).mmd.window
+    table = prepared.read_regime_rows(ROWS)
+    return table, Windows(table.rows, length, horizon)
+
+
+def attempts(params: RDEParams) -> Iterator[training.Attempt]:
+    """Fit with params of a sweep; nothing is written."""
+    seed, runtime = load_params("seed", int), load_params("runtime", RuntimeParams)
+    stage.make_deterministic(runtime, seed)
+    yield from engine.attempts(*read(), params, runtime, seed)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The shape of the house, as a test: imports run one way, and dvc.yaml says exactly what each stage touches."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("prepare", "rde", "mrms", "marl", "export")
-# A module may import those above it only. `pipeline` and `cli` stand outside: stages and cli import the pipeline.
+# A module may import those above it only. `pipeline`, `commands` and `cli` stand outside: stages and commands
+# import the pipeline, nothing imports a command but the cli, which does so by name.
 ORDER = (
     "errors", "params", "artefacts", "distributed", "drift",
     "data.contracts", "data.params", "data.sessions", "data.rolls", "data.bars", "data.continuous", "data.stamps",
@@ -30,10 +32,29 @@ ORDER = (
     "env", "parallel_env", "agents", "mappo", "consensus",
     "marl.params", "policy.params", "policy.account", "policy.records", "policy.simulation", "policy.decide",
     "policy.stream", "policy.baselines", "policy.graphs", "policy.golden", "policy.model_card", "policy.bundle",
-    "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.pictures", "svg", "pictures",
+    "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.sweep", "marl.pictures", "svg", "pictures",
     "wording", "report", "policy.breakdown", "policy.evaluation", "policy.monitor", "policy.outputs", "policy.page",
 )  # fmt: skip
-PIPELINE = ("config", "profiles", "stage", "curves", "training_state", "provenance", "settings", "experiments")
+PIPELINE = (
+    "config",
+    "profiles",
+    "session",
+    "stage",
+    "curves",
+    "training_state",
+    "provenance",
+    "settings",
+    "owners",
+    "experiments",
+    "status",
+    "space",
+    "readiness",
+    "sweep",
+)
+COMMANDS = tuple(
+    f"commands.{name}"
+    for name in ("reading", "bars", "decisions", "judging", "project", "readiness", "record", "search")
+)
 
 
 def source(module: str) -> Path | None:
@@ -92,13 +113,19 @@ def test_every_module_has_its_place():
         for path in (ROOT / "algospace").rglob("*.py")
         if path.name != "__init__.py"
     }
-    assert modules == {*ORDER, *(f"pipeline.{name}" for name in PIPELINE), "cli"}
+    assert modules == {*ORDER, *(f"pipeline.{name}" for name in PIPELINE), *COMMANDS, "cli"}
 
 
 @pytest.mark.parametrize("module", [*ORDER, *(f"pipeline.{name}" for name in PIPELINE)])
 def test_imports_run_one_way(module):
     above = set(ORDER[: ORDER.index(module)]) if module in ORDER else {"errors", "params", "artefacts", "distributed"}
-    if module in {"pipeline.settings", "pipeline.experiments"}:
+    if module in {
+        "pipeline.settings",
+        "pipeline.experiments",
+        "pipeline.sweep",
+        "pipeline.readiness",
+        "pipeline.owners",
+    }:
         above |= set(ORDER)
     if module.startswith("pipeline."):
         above |= {f"pipeline.{name}" for name in PIPELINE[: PIPELINE.index(module.split(".")[1])]}
@@ -197,3 +224,16 @@ def test_nothing_is_pickled_or_half_finished():
     for path in [*ROOT.glob("algospace/**/*.py"), *ROOT.glob("stages/*.py")]:
         hits = words.findall(path.read_text())
         assert not hits, f"{path}: {hits}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_stand_on_top(command):
+    used = {name.removeprefix("algospace.") for name in imports(source(f"algospace.{command}"))}
+    assert not used & ({"cli", *COMMANDS} - {"commands.reading"})
+
+
+def test_every_command_line_names_a_command_that_is_there():
+    named = re.findall(r'run="(\w+)\.(\w+)"', (ROOT / "algospace/cli.py").read_text())
+    assert len(named) > 10
+    for module, function in named:
+        assert callable(getattr(importlib.import_module(f"algospace.commands.{module}"), function))

@@ -180,6 +180,12 @@ def bars_per_session(calendar: str, minutes: int) -> int:
     return int(regular_slots(calendar, minutes).size)
 
 
+def per_year(calendar: str, first: int, last: int) -> float:
+    """Sessions a year, over the calendar years from that of session ``first`` to that of ``last`` (YYYYMMDD)."""
+    years = (first // 10_000, last // 10_000)
+    return len(sessions(calendar, f"{years[0]}-01-01", f"{years[1]}-12-31")) / (years[1] - years[0] + 1)
+
+
 def _ms(column: pd.Series) -> IntArray:
     ms: IntArray = column.to_numpy("datetime64[ms]").view(np.int64)
     return ms

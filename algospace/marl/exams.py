@@ -42,6 +42,15 @@ class Material(NamedTuple):
         return seen | {"context": torch.from_numpy(self.candidates.context[chosen])}
 
 
+class Inputs(NamedTuple):
+    """What the agents learn on and are judged on."""
+
+    lessons: Material
+    exam: dict[str, Material]  # select and report, the halves of validation
+    days: dict[str, np.ndarray]  # ids of all sessions of train and of each half, ascending
+    settings: Settings
+
+
 def material(
     m5: pd.DataFrame,
     ends: np.ndarray,

@@ -9,13 +9,12 @@ from scipy.stats import trim_mean
 
 from algospace import env, market, performance
 from algospace.calibration import Calibration, Reliability
+from algospace.data import sessions
 from algospace.marl import pretraining
 from algospace.marl.engine import Fold, Run, Study
 from algospace.marl.exams import Judged, Material, sides, won
 from algospace.marl.params import MARLParams
 from algospace.policy.decide import Settings
-
-SESSIONS_PER_YEAR = 252
 
 
 def figures(
@@ -25,10 +24,12 @@ def figures(
     confidence: Reliability,
     params: MARLParams,
     settings: Settings,
+    days: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     """Figures of the exported run (last update, pre-training, both halves of validation), of all seeds and folds.
 
-    ``confidence`` is what its calibrated confidence is worth on the reporting half.
+    ``confidence`` is what its calibrated confidence is worth on the reporting half, ``days`` are the sessions of train
+    and of each half.
     """
     found: dict[str, Any] = study.run.history[-1] | {
         "train_candidates": len(lessons.sessions),
@@ -39,16 +40,17 @@ def figures(
         for name, trained in study.run.pretrained.items()
     }
     for half, trained in study.run.judged.items():
-        found[half] = _half(study.initial[half], trained, exam[half], study.calibration, params, settings)
+        found[half] = _half(study.initial[half], trained, exam[half], days[half], study.calibration, params, settings)
     found["report"] |= confidence.figures()
     found["seeds"] = seeds(study.runs, params, study.exported, settings.seed)
-    return found | {"folds": walk_forward(study.folds, params, settings.seed)}
+    return found | {"folds": walk_forward(study.folds, days["train"], params, settings)}
 
 
 def _half(
     initial: Judged,
     trained: Judged,
     given: Material,
+    days: np.ndarray,
     calibration: Calibration,
     params: MARLParams,
     settings: Settings,
@@ -71,8 +73,8 @@ def _half(
         "candidates": n,
         "synergies": int(given.synergies.sum()),
         "changed_rate": float((trained.action != initial.action).mean()),
-        "initial": _rates(initial, given, params, settings.seed),
-        "trained": _rates(trained, given, params, settings.seed),
+        "initial": _rates(initial, given, days, params, settings),
+        "trained": _rates(trained, given, days, params, settings),
         "confident_rate": float(confident.mean()),
         "confident_mean_r": float(trained.net_r[confident].mean()) if confident.any() else None,
         "always_with_mean_r": float(candidates.net_r[:, 0, 0].mean()),
@@ -100,15 +102,17 @@ def _net_r(action: np.ndarray, delay: np.ndarray, candidates: env.Candidates) ->
     return np.where(action != env.PASS, r, 0.0)
 
 
-def _rates(judged: Judged, given: Material, params: MARLParams, seed: int) -> dict[str, float | None]:
+def _rates(
+    judged: Judged, given: Material, days: np.ndarray, params: MARLParams, settings: Settings
+) -> dict[str, float | None]:
     """``mean_r`` is a candidate's, passes included, with its 95 % interval over blocks a session long on average.
 
-    ``sharpe`` is annual, of the sessions' net R.
+    ``sharpe`` is that of `sharpe`, over all sessions ``days``.
     """
     taken = judged.action != env.PASS
     block = max(1.0, len(taken) / len(np.unique(given.sessions)))
     low, high = performance.stationary_bootstrap_interval(
-        judged.net_r, partial(np.mean, axis=-1), block, params.bootstrap_draws, seed
+        judged.net_r, partial(np.mean, axis=-1), block, params.bootstrap_draws, settings.seed
     )
     return {
         "with_rate": float((judged.action == env.WITH).mean()),
@@ -121,20 +125,34 @@ def _rates(judged: Judged, given: Material, params: MARLParams, seed: int) -> di
         "mean_r_high": high,
         "synergy_mean_r": float(judged.net_r[given.synergies].mean()) if given.synergies.any() else None,
         "total_r": float(judged.net_r.sum()),
-        "sharpe": performance.sharpe(_by_session(judged, given), SESSIONS_PER_YEAR),
+        "sharpe": sharpe(judged, given, days, settings),
     }
 
 
-def _by_session(judged: Judged, given: Material) -> np.ndarray:
-    """Net R (sessions,) of each session that has candidates."""
-    sessions, at = np.unique(given.sessions, return_inverse=True)
-    return np.bincount(at, judged.net_r, len(sessions))
+def _by_session(judged: Judged, given: Material, days: np.ndarray) -> np.ndarray:
+    """Net R (d,) of each of the sessions ``days`` (d,), ascending; 0 where nothing was taken."""
+    return np.bincount(np.searchsorted(days, given.sessions), judged.net_r, len(days))
 
 
-def daily(runs: list[Run], params: MARLParams, given: Material) -> pd.DataFrame:
-    """Net R of each session of the reporting half ``given``, a column a seed: what configurations are compared by."""
-    columns = {f"seed_{k}": _by_session(run.judged["report"], given) for k, run in zip(params.seeds, runs, strict=True)}
-    return pd.DataFrame({"session_id": np.unique(given.sessions)} | columns)
+def sharpe(judged: Judged, given: Material, days: np.ndarray, settings: Settings) -> float:
+    """Annual Sharpe ratio of the net R of all sessions ``days``, those without a candidate included."""
+    per_year = sessions.per_year(settings.contract.calendar, int(days[0]), int(days[-1]))
+    return performance.sharpe(_by_session(judged, given, days), per_year)
+
+
+def daily(runs: list[Run], params: MARLParams, given: Material, days: np.ndarray) -> str:
+    """Net R of each session of the reporting half ``given``, what configurations are compared by.
+
+    Tab-separated text: a row for each of the sessions ``days``, a column a seed.
+    """
+    table = {
+        f"seed_{k}": _by_session(run.judged["report"], given, days)
+        for k, run in zip(params.seeds, runs, strict=False)  # a sweep may have come to the first of them alone
+    }
+    text: str = pd.DataFrame({"session_id": days} | table).to_csv(
+        sep="\t", index=False, float_format=f"%.{performance.DIGITS}g", lineterminator="\n"
+    )
+    return text
 
 
 def seeds(runs: list[Run], params: MARLParams, exported: int, seed: int) -> dict[str, Any]:
@@ -163,16 +181,21 @@ def _interquartile_mean(values: np.ndarray) -> np.ndarray:
     return middle
 
 
-def walk_forward(folds: list[Fold], params: MARLParams, seed: int) -> dict[str, Any]:
-    """Figures of every fold's block, which no model that judges it has seen, beside taking every signal."""
-    return {
-        f"fold_{k}": {
+def walk_forward(folds: list[Fold], days: np.ndarray, params: MARLParams, settings: Settings) -> dict[str, Any]:
+    """Figures of every fold's block, which no model that judges it has seen, beside taking every signal.
+
+    ``days`` are the sessions of train.
+    """
+    found: dict[str, Any] = {}
+    for k, fold in enumerate(folds):
+        first, last = (int(fold.given.sessions[i]) for i in (0, -1))
+        simple: dict[str, Any] = {
             "candidates": len(fold.given.sessions),
-            "first_session": int(fold.given.sessions[0]),
-            "last_session": int(fold.given.sessions[-1]),
+            "first_session": first,
+            "last_session": last,
             "always_with_mean_r": float(fold.given.candidates.net_r[:, 0, 0].mean()),
             "always_against_mean_r": float(fold.given.candidates.net_r[:, 1, 0].mean()),
         }
-        | _rates(fold.judged, fold.given, params, seed)
-        for k, fold in enumerate(folds)
-    }
+        within = days[(first <= days) & (days <= last)]
+        found[f"fold_{k}"] = simple | _rates(fold.judged, fold.given, within, params, settings)
+    return found

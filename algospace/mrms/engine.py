@@ -1,5 +1,6 @@
 """The risk subsystem put together: ensemble, out-of-fold models, the size they bear, communication layer, figures."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -10,7 +11,7 @@ from algospace.mrms import communication, method
 from algospace.mrms.communication import TrackNet
 from algospace.mrms.figures import figures
 from algospace.mrms.model import RiskEnsemble
-from algospace.mrms.outcomes import Lessons
+from algospace.mrms.outcomes import Lessons, cells, realised
 from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import Proposal, propose
 from algospace.mrms.state import States
@@ -64,6 +65,24 @@ def train(
         tracks["train"], tracks["select"], params.communication, runtime, seed, part("communication")
     )
     return Engine(model, layer, run, layer_run, parts, models, borne, unseen, final, tracks)
+
+
+def attempts(
+    splits: dict[str, Lessons],
+    venue: market.Venue,
+    params: MRMSParams,
+    runtime: RuntimeParams,
+    seed: int,
+) -> Iterator[training.Attempt]:
+    """Fit the ensemble as a sweep tries it; arguments as those of `train`.
+
+    The score is the mean net R, on select, of one unit in the proposed bracket of every event and side.
+    """
+    lessons, select = with_past_accounts(splits["train"], venue, params, seed), splits["select"]
+    model, _ = method.train("mrms", lessons, select, venue, params, runtime, seed, training.Unsaved())
+    proposal = propose(model, select.states, select.events, venue.costs.tick)
+    chosen = cells(params, proposal.stop_atr, proposal.reward_risk)
+    yield training.Attempt(float(realised(select.net_r, chosen).mean()), {})
 
 
 def unseen_proposals(engine: Engine, taught: Lessons, seen: States, events: pd.DataFrame, tick: float) -> Proposal:

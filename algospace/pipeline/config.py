@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -23,8 +24,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d{1,3}")
 
 
-def load_params(section: str, model: type[T], path: Path = PARAMS) -> T:
+def load_params(section: str, model: type[T], path: Path = PARAMS, changes: Mapping[str, Any] | None = None) -> T:
     """Return one section of ``params.yaml`` as its owner's model.
+
+    ``changes`` (dotted key -> value) stand in for what the file says.
 
     Raises
     ------
@@ -34,6 +37,8 @@ def load_params(section: str, model: type[T], path: Path = PARAMS) -> T:
     content = read_yaml(path)
     if section not in content:
         raise InputError(f"{path}: {section}: expected this section, found none")
+    for key, changed in (changes or {}).items():
+        replace(content, key, changed)
     adapter: TypeAdapter[Any] = TypeAdapter(Seed if section == "seed" else model)
     value = content[section]
     try:
@@ -46,6 +51,22 @@ def load_params(section: str, model: type[T], path: Path = PARAMS) -> T:
         return found
     except ValidationError as error:
         raise InputError(f"{path}: {_describe(section, error.errors()[0], model)}") from None
+
+
+def lookup(content: dict[str, Any], key: str) -> Any:
+    """Value of a dotted key, None where there is none."""
+    value: Any = content
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def replace(content: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value in at a dotted key that is there."""
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        content = content[parent]
+    content[leaf] = value
 
 
 def _validate(adapter: TypeAdapter[Any], value: Any) -> Any:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from filelock import FileLock
 
+from algospace import trials
 from algospace.errors import InputError
+from algospace.pipeline.stage import LOGS
 from algospace.trials import Trial, changes, config_hash
 
 PARAMS = "params.yaml"
@@ -56,7 +59,7 @@ def collect(root: Path, all_commits: bool = False) -> Found:
         raise InputError(f"{root}: expected a DVC repository inside git, found: {found}")
     listed = list(_revisions(json.loads(done.stdout)))
     base = next((params for _, revision, params in listed if revision != WORKSPACE), {})
-    trials: dict[str, Trial] = {}
+    kept: dict[str, Trial] = {}
     left_out = 0
     for name, revision, params in [*listed[1:], *listed[:1]]:  # the workspace, which is listed first, has no name yet
         read = _of_workspace(root) if revision == WORKSPACE else _of_revision(root, revision)
@@ -64,8 +67,22 @@ def collect(root: Path, all_commits: bool = False) -> Found:
         if trial is None:
             left_out += 1
         else:
-            trials.setdefault(trial.config, trial)
-    return Found(list(trials.values()), left_out)
+            kept.setdefault(trial.config, trial)
+    return Found(list(kept.values()), left_out)
+
+
+def record(found: list[Trial], root: Path = Path()) -> list[Trial]:
+    """Append to the list of trials what it has not got yet, and return that; one process of this folder at a time."""
+    logs = root / LOGS
+    logs.mkdir(exist_ok=True)
+    with FileLock(logs / "trials.lock"):
+        return trials.add(found, root / trials.PATH)
+
+
+def committed_params(root: Path) -> dict[str, Any] | None:
+    """All sections of ``params.yaml`` as the last commit has them; None without one."""
+    text = _of_revision(root, "HEAD")(PARAMS)
+    return yaml.safe_load(text) if text else None
 
 
 def _revisions(shown: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -128,11 +145,12 @@ def _trial(name: str, params: Mapping[str, Any], base: Mapping[str, Any], read: 
         value = value.get(key) if isinstance(value, dict) else None
     if not isinstance(value, int | float):
         return None
-    sessions, daily = _daily(read(DAILY))
+    sessions, daily = daily_of(read(DAILY))
     return Trial(config_hash(params), name, value, changes(params, base), sessions, daily)
 
 
-def _daily(table: str | None) -> tuple[list[int], dict[str, list[float]] | None]:
+def daily_of(table: str | None) -> tuple[list[int], dict[str, list[float]] | None]:
+    """First and last session, and net R by seed, of the text that `DAILY` holds."""
     lines = [line.split("\t") for line in (table or "").splitlines()]
     if len(lines) < 2:
         return [], None

@@ -21,6 +21,7 @@ import algospace
 from algospace import artefacts
 from algospace.errors import InputError
 from algospace.params import RuntimeParams
+from algospace.pipeline.session import EXIT, SessionEnded
 
 LOGS = Path("logs")
 QUALITY_LOG = LOGS / "quality.json"
@@ -29,20 +30,22 @@ QUALITY_LOG = LOGS / "quality.json"
 def run(main: Callable[[], None], scales: bool = False) -> None:
     """Run a stage's ``main``; bad input and what the disk refuses become one line on stderr and exit code 2.
 
+    When the hours of ``ALGOSPACE_MAX_HOURS`` are over the exit code is 75.
+
     ``scales`` says that ``torchrun`` may start the stage as several processes; of these the one that `leads` writes.
 
     Raises
     ------
     SystemExit
         With code 2: bad input, a file that cannot be read or written, code from elsewhere, or another process at work
-        on the same stage in this folder.
+        on the same stage in this folder. With code 75: the session is over.
     """
     name = Path(sys.modules[main.__module__].__file__ or "stage").stem
     for stream in (sys.stdout, sys.stderr):  # a locale that lacks a letter must not end a stage
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        _own_code()
+        own_code()
         if _processes() > 1 and not scales:
             raise InputError(f"{name}: expected one process, found {_processes()}: this stage does not scale")
         with _alone(name), _logged(name):
@@ -51,6 +54,10 @@ def run(main: Callable[[], None], scales: bool = False) -> None:
                 from algospace import distributed
 
                 distributed.leave()
+    except SessionEnded as ended:
+        if leads():
+            print(ended, file=sys.stderr)
+        raise SystemExit(EXIT) from None
     except (InputError, OSError) as error:
         # No word to the other processes: torchrun ends them when it sees this one's exit code.
         print(f"error: {_one_line(error, name)}", file=sys.stderr)
@@ -93,11 +100,15 @@ def _alone(name: str) -> Iterator[None]:
 
 @contextmanager
 def _logged(name: str) -> Iterator[None]:
-    """Write a line at the beginning and one at the end to ``logs/STAGE.jsonl``; a killed run has no end."""
+    """Write a line at the beginning and one at the end to ``logs/STAGE.jsonl``; a killed run has no end.
+
+    ``logs/STAGE.status.json`` says where the stage stands: running, done, refused, stopped (by the hours) or failed.
+    """
     if not leads():
         yield
         return
     wall, result, message = time.monotonic(), "failed", ""
+    _tell(name, "running", "")
     log(
         name,
         {
@@ -112,6 +123,9 @@ def _logged(name: str) -> Iterator[None]:
     except InputError as error:
         result, message = "refused", str(error)
         raise
+    except SessionEnded as ended:
+        result, message = "stopped", str(ended)
+        raise
     except BaseException as error:
         message = _one_line(error, name) if isinstance(error, OSError) else repr(error)[:300]
         raise
@@ -122,11 +136,18 @@ def _logged(name: str) -> Iterator[None]:
             "event": "end", "result": result, "seconds": round(time.monotonic() - wall, 3),
             "cpu_seconds": round(used.ru_utime + used.ru_stime, 3), "peak_memory_mib": round(peak, 1),
         }  # fmt: skip
+        with suppress(OSError):
+            _tell(name, result, message)
         if result == "done":
             log(name, end)
         else:  # what stopped the stage may stop its log: the first is what counts
             with suppress(OSError):
                 log(name, end | {"message": message})
+
+
+def _tell(stage: str, state: str, message: str) -> None:
+    found = {"state": state, "message": message, "pid": os.getpid(), "time": datetime.now(UTC).isoformat()}
+    artefacts.write_json(LOGS / f"{stage}.status.json", found)
 
 
 def _commit() -> str | None:
@@ -178,7 +199,7 @@ def quality_log() -> Iterator[None]:
         raise
 
 
-def _own_code() -> None:
+def own_code() -> None:
     """Refuse an installed `algospace` from elsewhere: DVC hashes the code of this working tree only."""
     package = Path(algospace.__file__).resolve().parent
     if package.parent != Path.cwd().resolve():

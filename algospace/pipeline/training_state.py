@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from algospace import artefacts, distributed
 from algospace.errors import InputError
 from algospace.pipeline.config import PARAMS
+from algospace.pipeline.session import VARIABLE, Session, SessionEnded
 from algospace.pipeline.stage import log, memory
 
 SCHEMA = 3
@@ -39,11 +40,12 @@ class TrainingState:
     ``resumed`` is the state to go on from (None for a fresh start). Call the object as ``on_step(step, snapshot)``;
     ``snapshot`` is asked for the state only when it is time to save, on all processes at the same step. Of several
     processes the leader saves, and all go on from what it found. Without a directory nothing is saved, without the name
-    of a stage no memory is logged.
+    of a stage no memory is logged. When the ``session`` is over it saves and raises `SessionEnded`.
     """
 
-    def __init__(self, directory: Path | None, stage: str = "", part: str = "") -> None:
+    def __init__(self, directory: Path | None, stage: str = "", part: str = "", session: Session | None = None) -> None:
         self.directory = directory
+        self._session = session
         self._stage, self._part = stage, part
         self.resumed = self._load() if distributed.leads() else None
         step = int(distributed.from_leader(self.resumed["step"] if self.resumed else -1))
@@ -58,7 +60,7 @@ class TrainingState:
 
     def part(self, name: str) -> "TrainingState":
         """The state of one of several trainings of a stage: kept beside the others until the stage ends."""
-        return TrainingState(self.directory / name if self.directory else None, self._stage, name)
+        return TrainingState(self.directory / name if self.directory else None, self._stage, name, self._session)
 
     def epoch_ended(self, epoch: int) -> None:
         """Log the memory that the process holds."""
@@ -73,9 +75,21 @@ class TrainingState:
         self._save(step, snapshot)
 
     def __call__(self, step: int, snapshot: Callable[[], State]) -> None:
-        """Save when `SAVE_EVERY` steps have passed since the last save."""
-        if step - self._last_saved >= SAVE_EVERY:
+        """Save when `SAVE_EVERY` steps have passed since the last save, and when the session is over."""
+        due = step - self._last_saved >= SAVE_EVERY
+        # Several processes ask the leader's clock together, and only when they meet to save anyway.
+        over = self._session is not None and (due or distributed.processes() == 1)
+        if over and self._session is not None:
+            over = bool(distributed.from_leader(float(self._session.is_over(self._stage))))
+        if due or over:
             self._save(step, snapshot)
+        if over:
+            assert self._session is not None
+            kept = f"saved in {self.directory}" if self.directory else "not saved: another run trains the same thing"
+            raise SessionEnded(
+                f"{self._stage}: {VARIABLE}={self._session.hours:g} is over at step {step}"
+                f"{self._part and f' of {self._part}'}, {kept}; `dvc repro` goes on from there"
+            )
 
     def _save(self, step: int, snapshot: Callable[[], State]) -> None:
         self._last_saved = step
@@ -124,6 +138,11 @@ def _written() -> Iterator[None]:
         ) from None
 
 
+def root() -> Path:
+    """Where states live: ``ALGOSPACE_CKPT``, else the repository's ``.ckpt``."""
+    return Path(os.environ.get("ALGOSPACE_CKPT") or Path(os.environ.get("DVC_ROOT", ".")) / ".ckpt")
+
+
 @contextmanager
 def training_state(stage: str) -> Iterator[TrainingState]:
     """Open the state of a stage's training; remove it when the block ends without an error.
@@ -133,13 +152,14 @@ def training_state(stage: str) -> Iterator[TrainingState]:
     InputError
         When another process of this workspace trains the same thing: it is named by its pid.
     """
-    root = Path(os.environ.get("ALGOSPACE_CKPT") or Path(os.environ.get("DVC_ROOT", ".")) / ".ckpt") / stage
-    directory = root / fingerprint(stage)
+    session = Session.of_environment()
+    own = root() / stage
+    directory = own / fingerprint(stage)
     if not distributed.leads():
-        yield TrainingState(directory, stage)
+        yield TrainingState(directory, stage, session=session)
         return
-    lock = FileLock(root / f"{directory.name}.lock")
-    holder = root / f"{directory.name}.pid"
+    lock = FileLock(own / f"{directory.name}.lock")
+    holder = own / f"{directory.name}.pid"
     try:
         with _written():
             directory.mkdir(parents=True, exist_ok=True)
@@ -153,13 +173,13 @@ def training_state(stage: str) -> Iterator[TrainingState]:
                 "(wait for it, or stop it and run `dvc repro` again)"
             ) from None
         # A queued experiment of equal params trains beside its twin: privately, to the same bytes.
-        yield TrainingState(None, stage)
+        yield TrainingState(None, stage, session=session)
         return
     try:
-        _forget_old(root, directory)
+        _forget_old(own, directory)
         fresh = not any(directory.iterdir())
-        state = TrainingState(directory, stage)
-        if fresh and len([other for other in root.iterdir() if other.is_dir()]) > 1:
+        state = TrainingState(directory, stage, session=session)
+        if fresh and len([other for other in own.iterdir() if other.is_dir()]) > 1:
             print(f"{stage}: starting afresh, the saved state is of other params or inputs", file=sys.stderr)
         yield state
         shutil.rmtree(directory)

@@ -97,9 +97,8 @@ def evaluate(
 
 def sessions_per_year(contract: Contract, curve: pd.DataFrame) -> float:
     """Sessions a year by the contract's calendar, over the calendar years that a record touches."""
-    first, last = (int(curve["session_id"].iloc[k]) // 10_000 for k in (0, -1))
-    listed = sessions.sessions(contract.calendar, f"{first}-01-01", f"{last}-12-31")
-    return len(listed) / (last - first + 1)
+    first, last = (int(curve["session_id"].iloc[k]) for k in (0, -1))
+    return sessions.per_year(contract.calendar, first, last)
 
 
 def equity_of(simulation: Simulation) -> np.ndarray:

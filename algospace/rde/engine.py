@@ -1,5 +1,6 @@
 """The regime detection engine put together: network, space, out-of-fold vectors, communication layer, figures."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,12 +57,7 @@ def train(
     ends, length = table.window_end, windows.length
     learning = table.split == TRAIN
     taught, selecting = ends[learning], ends[table.split == SELECT]
-    known, later = windows.later((taught, selecting))
-    model, run = fit(
-        lambda chosen: Examples(windows.cut(taught[chosen]), known[chosen]), len(taught),
-        Examples(windows.cut(selecting), later), params.taught_by(windows.evidence(taught)), runtime, seed,
-        part("network"),
-    )  # fmt: skip
+    model, run = network(taught, selecting, windows, params, runtime, seed, part("network"))
     model.cpu()
     volatility = measures(bars, taught, length)["volatility"].to_numpy()
     space.orient(model, encode(model, windows.cut, taught).vectors, volatility)
@@ -85,6 +81,36 @@ def train(
     return Engine(
         model, fitted, named, archetypes, layer, final, regimes, consecutive, run, layer_run, alignment,
     )  # fmt: skip
+
+
+def network(
+    taught: np.ndarray,
+    selecting: np.ndarray,
+    windows: Windows,
+    params: RDEParams,
+    runtime: RuntimeParams,
+    seed: int,
+    saver: training.Saver,
+) -> tuple[RegimeVAE, training.Fit]:
+    """Fit the network on the windows that end at rows ``taught``, stop on those that end at rows ``selecting``."""
+    known, later = windows.later((taught, selecting))
+    return fit(
+        lambda chosen: Examples(windows.cut(taught[chosen]), known[chosen]), len(taught),
+        Examples(windows.cut(selecting), later), params.taught_by(windows.evidence(taught)), runtime, seed, saver,
+    )  # fmt: skip
+
+
+def attempts(
+    table: RegimeRows, windows: Windows, params: RDEParams, runtime: RuntimeParams, seed: int
+) -> Iterator[training.Attempt]:
+    """Fit the network as a sweep tries it; arguments as those of `train`.
+
+    The score is minus the mean squared error of reconstruction on select at the best epoch: unlike the loss it does
+    not depend on the weights of the loss's terms.
+    """
+    taught, selecting = (table.window_end[table.split == code] for code in (TRAIN, SELECT))
+    _, run = network(taught, selecting, windows, params, runtime, seed, training.Unsaved())
+    yield training.Attempt(-run.history[run.best_epoch]["validation/mse"], {})
 
 
 def _out_of_fold(

@@ -23,7 +23,7 @@ DEAD = 2**22  # above Linux' default limit of pids
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stage, "_own_code", lambda: None)
+    monkeypatch.setattr(stage, "own_code", lambda: None)
     return tmp_path
 
 

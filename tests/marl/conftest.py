@@ -14,6 +14,7 @@ from algospace.pipeline.config import load_params
 FILE = Path(__file__).parents[2] / "params.yaml"
 WINDOWS = FeatureParams(window_30m=3, window_5m=4, window_arbitrage=5, window_regime=2)
 PER_SESSION = 10  # candidates, of a session of 60 bars
+FIRST = 20240101  # session; they count on from there
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +50,7 @@ def made():
         )
         candidates = Candidates(at, direction, np.zeros((n, 4), np.float32), proposal, net_r, entry + hold - 1, entry)
         labels = np.where(pays.any(axis=1), pays.argmax(axis=1) + 1, PASS)
-        return Material(candidates, np.arange(n) // PER_SESSION, np.arange(n) % 5 == 0, views, labels)
+        return Material(candidates, FIRST + np.arange(n) // PER_SESSION, np.arange(n) % 5 == 0, views, labels)
 
     return make
 

@@ -1,6 +1,8 @@
+import io
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import trim_mean
 
@@ -8,6 +10,8 @@ from algospace.calibration import Calibration
 from algospace.env import AGAINST, PASS, WITH
 from algospace.marl import figures
 from algospace.marl.exams import Judged
+
+DAYS = np.arange(20240101, 20240131)  # more sessions than have candidates
 
 
 def what_pays(candidates):
@@ -33,7 +37,7 @@ def half(made, params, settings, action, n=120):
     given = made(n)
     trained = judged(given.candidates, action(given.candidates))
     initial = judged(given.candidates, np.full(n, PASS))
-    return figures._half(initial, trained, given, Calibration(1.0, 0.0), params(), settings)
+    return figures._half(initial, trained, given, DAYS, Calibration(1.0, 0.0), params(), settings)
 
 
 def test_who_knows_what_pays_beats_every_shift(made, params, settings):
@@ -70,7 +74,7 @@ def test_runs_of_actions_over_runs_of_outcomes_are_no_skill(made, params, settin
         candidates = given.candidates._replace(net_r=net_r)
         trained = judged(candidates, np.repeat(rng.choice([WITH, AGAINST], 8), 30))
         found = figures._half(
-            trained, trained, given._replace(candidates=candidates), Calibration(1.0, 0.0), params(), settings
+            trained, trained, given._replace(candidates=candidates), DAYS, Calibration(1.0, 0.0), params(), settings
         )
         p.append(found["random_p_value"])
     assert np.mean(np.array(p) < 0.05) < 0.15
@@ -92,7 +96,7 @@ def test_confident_are_those_over_break_even(made, params, settings):
     sure, doubtful = (
         figures._half(
             judged(given.candidates, np.full(120, PASS)), judged(given.candidates, np.full(120, WITH), confidence=c),
-            given, Calibration(1.0, 0.0), params(), settings,
+            given, DAYS, Calibration(1.0, 0.0), params(), settings,
         )
         for c in (0.9, 0.2)
     )  # fmt: skip
@@ -125,15 +129,17 @@ def test_one_seed_has_an_interval_of_no_width(params):
 
 
 def test_daily_results_and_their_sharpe_ratio_by_hand(made, params, settings):
-    given = made(30)  # three sessions of ten
+    given, days = made(30), np.array([20231229, 20240101, 20240102, 20240103, 20240104])  # three of ten, two of none
     r = np.repeat([1.0, -0.5, 2.0], 10) / 10
     runs = [
         SimpleNamespace(judged={"report": judged(given.candidates, np.full(30, PASS))._replace(net_r=net_r)})
         for net_r in (r, -r, 0 * r)
     ]
-    table = figures.daily(runs, params(seeds=(0, 4, 7)), given)
+    table = pd.read_csv(io.StringIO(figures.daily(runs, params(seeds=(0, 4, 7)), given, days)), sep="\t")
     assert table.columns.tolist() == ["session_id", "seed_0", "seed_4", "seed_7"]
-    assert table["session_id"].tolist() == [0, 1, 2]
-    assert table["seed_4"].tolist() == pytest.approx([-1.0, 0.5, -2.0])
-    found = figures._rates(runs[0].judged["report"], given, params(), 0)
-    assert found["sharpe"] == pytest.approx(np.mean([1, -0.5, 2]) / np.std([1, -0.5, 2], ddof=1) * 252**0.5)
+    assert table["session_id"].tolist() == days.tolist()
+    assert table["seed_4"].tolist() == pytest.approx([0.0, -1.0, 0.5, -2.0, 0.0])
+    of_a_day = [0, 1, -0.5, 2, 0]
+    a_year = (258 + 260) / 2  # sessions of 2023 and 2024 by the contract's calendar
+    found = figures._rates(runs[0].judged["report"], given, days, params(), settings)
+    assert found["sharpe"] == pytest.approx(np.mean(of_a_day) / np.std(of_a_day, ddof=1) * a_year**0.5)

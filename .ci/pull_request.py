@@ -1,0 +1,137 @@
+"""Report what a pull request changes: whether dvc.lock fits code and params, metrics and params against the base.
+
+    python .ci/pull_request.py BASE [--rerun]
+
+The report goes to ``comment.md``, to GitHub's step summary where there is one, and, with ``PR`` set, into a comment by
+``gh``; a fork's token may not comment, so the summary holds it then. ``--rerun`` runs what dvc.lock does not fit, up to
+`marl`, on outs that the cache or the remote has: the test bars stay untouched. Exit code 1: dvc.lock does not fit.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+VALIDATION = [f"metrics/{stage}.json" for stage in ("prepare", "rde", "mrms", "marl")]
+TEST = ["metrics/export.json"]
+COMMENT = Path("comment.md")
+LOCK = Path("dvc.lock")
+ABSENT = ("deleted", "not in cache")
+MANY = 5  # changes of a stage that are named
+
+
+def dvc(*arguments: str) -> str:
+    """Run DVC; its output, or its words on stderr and the end."""
+    done = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"dvc {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def stale() -> dict[str, list[str]]:
+    """Stages that dvc.lock does not fit, with what differs; no data is needed to see it.
+
+    ``dvc repro --dry --allow-missing`` stops at the first such stage whose inputs are not here. So this reads what
+    ``dvc status`` says, an absent output being no difference, and compares the lock with itself: an output that one
+    stage wrote must be the one that the next has read.
+    """
+    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    locked = (yaml.safe_load(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else {}).get("stages", {})
+    written = {entry["path"]: entry["md5"] for stage in locked.values() for entry in stage.get("outs", [])}
+    status = json.loads(dvc("status", "--json"))
+    found = {}
+    for name in stages:
+        differs = [what for entry in status.get(name, []) for what in _differing(entry, set(written))]
+        for entry in locked.get(name, {}).get("deps", []):
+            if written.get(entry["path"], entry["md5"]) != entry["md5"]:
+                differs.append(f"{entry['path']} (dvc.lock has two)")
+        if differs:
+            found[name] = differs
+    return found
+
+
+def _differing(entry: str | dict[str, dict[str, str | dict[str, str]]], written: set[str]) -> list[str]:
+    """Names of what an entry of ``dvc status`` says is changed, without outputs that are not here."""
+    if isinstance(entry, str):
+        return [entry]  # "changed command"
+    found = []
+    for changed in entry.values():
+        for path, state in changed.items():
+            if isinstance(state, dict):  # the keys of a params file
+                found += [f"{path} {key}" for key in state]
+            elif not (state in ABSENT and path in written):
+                found.append(path)
+    return found
+
+
+def table(*arguments: str) -> str:
+    """A table of DVC's in Markdown, or a word where nothing differs."""
+    found = dvc(*arguments, "--md").strip()
+    return found if found.count("\n") > 1 else "no difference"  # a header alone
+
+
+def verdict(unfit: dict[str, list[str]], rerun: bool) -> str:
+    """Say whether dvc.lock fits, and what each stage that it does not fit differs in."""
+    if not unfit:
+        return "`dvc.lock` fits code and params."
+    lines = ["`dvc.lock` does not fit:", ""]
+    for stage, differs in unfit.items():
+        more = f" and {len(differs) - MANY} more" if len(differs) > MANY else ""
+        lines.append(f"- {stage}: {', '.join(differs[:MANY])}{more}")
+    advice = "The tables are of a run here, up to marl. " if rerun else ""
+    return "\n".join([*lines, "", f"{advice}Run `dvc repro` and commit what it writes."])
+
+
+def report(base: str, unfit: dict[str, list[str]], rerun: bool) -> str:
+    """Validation first; test figures are marked."""
+    parts = [
+        "## dvc.lock", verdict(unfit, rerun),
+        "## Validation", table("metrics", "diff", base, "--targets", *VALIDATION),
+        "## Test bars: not for selection", table("metrics", "diff", base, "--targets", *TEST),
+        "## Params", table("params", "diff", base),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def publish(text: str) -> None:
+    """Write the report wherever it may be written."""
+    COMMENT.write_text(text, encoding="utf-8")
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with open(summary, "a", encoding="utf-8") as file:
+            file.write(text)
+    if number := os.environ.get("PR"):
+        command = ["gh", "pr", "comment", number, "--body-file", str(COMMENT), "--edit-last", "--create-if-none"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            said = done.stderr.strip() if done.returncode else ""
+        except FileNotFoundError:
+            said = "gh is not installed"
+        if said:
+            print(f"no comment ({said}): the tables are in the summary and in {COMMENT}", file=sys.stderr)
+
+
+def main() -> int:
+    """Check, run again if asked, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", help="a git revision")
+    parser.add_argument("--rerun", action="store_true")
+    arguments = parser.parse_args()
+    unfit = stale()
+    if unfit and arguments.rerun:
+        if dvc("remote", "list").strip():
+            dvc("repro", "--pull", "--allow-missing", "marl")
+        else:  # what the cache has is taken from there, the rest is run
+            dvc("checkout", "--allow-missing")
+            dvc("repro", "marl")
+    text = report(arguments.base, unfit, arguments.rerun)
+    publish(text)
+    print(text)
+    return 1 if unfit else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

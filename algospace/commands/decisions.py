@@ -1,0 +1,40 @@
+"""Commands on a bundle as it is: whether it is whole, and what it decides."""
+
+import argparse
+import json
+
+import pandas as pd
+import torch
+
+from algospace import artefacts
+from algospace.commands.reading import moment, reading_of
+from algospace.data import sources
+from algospace.policy import account, bundle, golden
+from algospace.policy.decide import decide
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    """``algospace verify``."""
+    policy, manifest = bundle.load(arguments.bundle)
+    torch.set_num_threads(policy.settings.threads)
+    bundle_id = artefacts.sha256(arguments.bundle / bundle.MANIFEST)
+    kind = manifest["provenance"].get("data", {}).get("source", {}).get("kind", "unknown")
+    told = "no golden decisions"
+    if set(golden.GOLDEN) <= set(manifest["files"]):
+        told = f"{golden.check(policy, arguments.bundle)} golden decisions made again"
+    print(
+        f"{arguments.bundle}: whole, {len(manifest['files']) + 1} files, trained on {kind} bars, {told}, id {bundle_id}"
+    )
+
+
+def print_decisions(arguments: argparse.Namespace) -> None:
+    """``algospace decide``."""
+    start = moment(arguments.start)
+    begins = None if arguments.account is None else account.read(arguments.account)
+    policy, _ = bundle.load(arguments.bundle, "onnx" if arguments.onnx else "pytorch")
+    torch.set_num_threads(policy.settings.threads)
+    reading = reading_of(policy.settings.data, arguments.bars)
+    loaded = sources.load(reading, policy.settings.contract, arguments.bars.parent)
+    for record in decide(policy, loaded.bars, account=begins).records:
+        if start is None or pd.Timestamp(record["time"]) >= start:
+            print(json.dumps(record, sort_keys=True, allow_nan=False))

@@ -1,0 +1,67 @@
+"""Commands that judge a bundle on bars: what it earns there, and whether they are still like train."""
+
+import argparse
+
+import torch
+
+from algospace import artefacts, report, trials
+from algospace.commands.reading import moment, reading_of
+from algospace.data import contracts, sources
+from algospace.data.params import DataParams
+from algospace.data.sources import Loaded
+from algospace.errors import InputError
+from algospace.pipeline.config import load_params
+from algospace.policy import bundle, evaluation, monitor, outputs, page
+from algospace.policy.decide import Settings
+from algospace.policy.params import ExportParams
+
+OK, DRIFTED = 0, 1
+
+
+def write_report(arguments: argparse.Namespace) -> None:
+    """``algospace report``."""
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise InputError(f"--out: expected a directory, found the file {arguments.out}")
+    start = moment(arguments.start)
+    policy, manifest = bundle.load(arguments.bundle)
+    judging = ExportParams.model_validate(bundle.provenance(manifest, "export"))
+    other = bundle.load(arguments.against)[0] if arguments.against else None
+    ids = [artefacts.sha256(path / bundle.MANIFEST) if path else "" for path in (arguments.bundle, arguments.against)]
+    torch.set_num_threads(policy.settings.threads)
+    settings, loaded = _judged_bars(arguments, policy.settings)
+    tried = trials.judged(trials.read())
+    found = evaluation.evaluate(policy._replace(settings=settings), loaded.bars, judging, tried, start, other)
+    uses = "Choose nothing by bars that you also judge by. Configurations tried: those of metrics/trials.jsonl here."
+    trained_on = manifest["provenance"].get("data", {}).get("source", {}).get("kind", "unknown")
+    source = page.source(loaded.source) | {"the bundle was trained on": f"{trained_on} bars"}
+    shown = page.report_data(found, source, ids[0], tried, uses, other_id=ids[1])
+    outputs.write(arguments.out, found)
+    artefacts.write_bytes(arguments.out / "report.html", report.render(shown).encode())
+    print(f"{report.words(shown)}\n{arguments.out / 'report.html'}")
+
+
+def print_drift(arguments: argparse.Namespace) -> int:
+    """``algospace monitor``."""
+    start = moment(arguments.start)
+    policy, manifest = bundle.load(arguments.bundle)
+    train = bundle.provenance(manifest, "train")
+    torch.set_num_threads(policy.settings.threads)
+    settings, loaded = _judged_bars(arguments, policy.settings)
+    findings = monitor.compare(train, monitor.see(policy._replace(settings=settings), loaded.bars, start))
+    print(f"{'':<12}{'':<44}{'PSI':>8}{'bound':>8}{'values':>10}")
+    for kind, name, (psi, bound, values) in findings:
+        print(f"{kind:<12}{name:<44}{psi:8.3f}{bound:8.3f}{values:10,}{'  drifted' if psi > bound else ''}")
+    drifted = sum(finding.drift.drifted for finding in findings)
+    print(f"{drifted} of {len(findings)} drifted: {'these bars are not like train' if drifted else 'like train'}")
+    return DRIFTED if drifted else OK
+
+
+def _judged_bars(arguments: argparse.Namespace, settings: Settings) -> tuple[Settings, Loaded]:
+    """Bars of the command line, and the settings with the contract that they are of."""
+    data, contract = settings.data, settings.contract
+    if arguments.params is not None:
+        data = load_params("data", DataParams, arguments.params)
+    reading = reading_of(data, arguments.bars)
+    if arguments.params is not None:
+        contract = contracts.resolve(reading.symbol, reading.contract, reading.calendar)
+    return settings._replace(contract=contract), sources.load(reading, contract, arguments.bars.parent)

@@ -1,0 +1,21 @@
+"""Each section of ``params.yaml`` and the model of its owner."""
+
+from typing import Any
+
+from algospace.data.params import DataParams
+from algospace.features.params import FeatureParams
+from algospace.indicators.params import IndicatorParams
+from algospace.market import MarketParams
+from algospace.marl.params import MARLParams
+from algospace.mrms.params import MRMSParams
+from algospace.params import RuntimeParams
+from algospace.pipeline.config import SECTIONS
+from algospace.policy.params import ExportParams
+from algospace.rde.params import RDEParams
+from algospace.synergy import Gate1Params
+
+_MODELS = (
+    int, RuntimeParams, DataParams, IndicatorParams, Gate1Params, FeatureParams, MarketParams, RDEParams, MRMSParams,
+    MARLParams, ExportParams,
+)  # fmt: skip
+OWNERS: dict[str, Any] = dict(zip(SECTIONS, _MODELS, strict=True))

@@ -1,0 +1,41 @@
+"""What DVC says of the pipeline's stages."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from algospace.errors import InputError
+
+STAGES = ("prepare", "rde", "mrms", "marl", "export")
+
+
+def changed(root: Path = Path()) -> dict[str, list[str]]:
+    """Stage -> what makes it out of date (``params.yaml marl``, ``data/raw modified``); no stage, nothing to run.
+
+    Raises
+    ------
+    InputError
+        If ``root`` is no DVC repository, or DVC cannot read it.
+    """
+    try:
+        done = subprocess.run(["dvc", "status", "--json"], cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise InputError(f"{root}: expected the command dvc, found none; install algospace with DVC") from None
+    if done.returncode != 0:
+        found = " ".join(done.stderr.split())[-200:] or f"exit code {done.returncode}"
+        raise InputError(f"{root}: expected a DVC repository, found: {found}")
+    return {stage: _reasons(found) for stage, found in json.loads(done.stdout).items() if stage in STAGES}
+
+
+def _reasons(found: list[object]) -> list[str]:
+    """One line for each changed file or section of DVC's answer for a stage."""
+    reasons = []
+    for entry in found:
+        if isinstance(entry, str):
+            reasons.append(entry)  # "changed command", "always changed"
+        elif isinstance(entry, dict):
+            for paths in entry.values():
+                for path, state in paths.items():
+                    keys = state if isinstance(state, dict) else {"": state}
+                    reasons += [" ".join(filter(None, (str(path), str(key), str(how)))) for key, how in keys.items()]
+    return reasons

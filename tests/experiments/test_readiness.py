@@ -1,0 +1,120 @@
+"""`algospace readiness`: what it finds is so, what fails says what to do, and nothing is made."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from algospace import cli
+from algospace.pipeline import readiness, status
+from algospace.pipeline.owners import OWNERS
+
+
+@pytest.fixture
+def inside(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("PATH", project.environment["PATH"])
+    return project
+
+
+def looked(capsys, *arguments):
+    code = cli.main(["readiness", *arguments])
+    return code, capsys.readouterr().out
+
+
+def as_json(capsys):
+    code, out = looked(capsys, "--json")
+    found = json.loads(out)
+    assert found["ready"] == (code == 0)
+    return found
+
+
+def everything(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and ".dvc" not in path.parts[:-1]}
+
+
+def test_a_finished_project_is_ready_and_left_as_it_is(inside, capsys):
+    before = everything(inside.folder)
+    code, out = looked(capsys)
+    assert code == 0, out
+    assert "\033" not in out, "no colours but on a terminal"
+    assert everything(inside.folder) == before
+    found = as_json(capsys)
+    assert [phase["stage"] for phase in found["plan"]] == list(status.STAGES)
+    assert {phase["state"] for phase in found["plan"]} == {"up to date"}
+    assert all(phase["seconds"] > 0 for phase in found["plan"])
+    census = json.loads((inside.folder / "metrics/prepare.json").read_text())["gate1"]
+    assert found["checks"]["gate 1"]["details"] == census
+    assert str(census["default"]["window_30"]["synergies"]) in found["checks"]["gate 1"]["found"]
+
+
+def test_the_plan_names_what_runs_and_does_not_invent_a_time(inside, capsys):
+    inside.params(mrms__optimizer__learning_rate=0.002)
+    (inside.folder / "logs/mrms.jsonl").unlink()
+    plan = {phase["stage"]: phase for phase in as_json(capsys)["plan"]}
+    assert plan["rde"]["state"] == "up to date"
+    assert plan["mrms"]["state"] == "runs: params.yaml mrms modified"
+    assert plan["marl"]["state"] == "runs if mrms gives other bytes"
+    assert plan["mrms"]["seconds"] is None
+    out = looked(capsys)[1]
+    assert "params.yaml mrms modified; not measured here yet" in out
+    assert "in all" not in out
+
+
+def test_each_failing_check_says_what_to_do(inside, capsys):
+    (inside.folder / "requirements.lock").write_text("numpy==0.1\nno-such-package==1.0\n")
+    inside.params(rde__patch="four")
+    code, out = looked(capsys)
+    assert code == 1
+    assert "numpy" in out
+    assert "no-such-package missing for 1.0" in out
+    assert "-> make setup" in out
+    assert 'rde.patch: expected a valid integer, found "four"' in out
+    assert out.splitlines()[-1] == "not ready"
+
+
+def test_bars_are_judged_or_refused_in_one_line(inside, capsys, market_bars):
+    raw = inside.folder / "data/raw"
+    bars = market_bars.assign(time=market_bars["start_utc"].astype(str))
+    bars[["time", "open", "high", "low", "close", "volume"]].to_csv(raw / "mine.csv", index=False)
+    inside.params(data__source="csv", data__files=["mine.csv"])
+    check = as_json(capsys)["checks"]["bars"]
+    assert check["ready"], check
+    assert check["details"]["rows"] == len(bars)
+    assert check["details"]["quality"] > 70
+    (raw / "mine.csv").write_text("time,open,high,low,close,volume\n2024-01-02 15:00,1,2,3,4,x\n")
+    check = as_json(capsys)["checks"]["bars"]
+    assert not check["ready"]
+    assert "mine.csv" in check["found"]
+    inside.params(data__files=["other.csv"])
+    assert "other.csv" in as_json(capsys)["checks"]["bars"]["found"]
+
+
+def test_little_room_many_threads_and_no_repository_are_said(inside, capsys, monkeypatch):
+    monkeypatch.setattr(readiness, "MEMORY_GIB", 1e6)
+    monkeypatch.setattr(readiness, "DISK_GIB", 1e9)
+    inside.params(runtime__threads=4096)
+    shutil.rmtree(inside.folder / ".dvc")
+    checks = as_json(capsys)["checks"]
+    assert not any(checks[name]["ready"] for name in ("memory", "disk", "device", "dvc"))
+    assert all(checks[name]["remedy"] for name in ("memory", "disk", "device", "dvc"))
+
+
+def test_cuda_is_wanted_on_purpose(inside, capsys):
+    import torch
+
+    inside.params(runtime__device="cuda")
+    check = as_json(capsys)["checks"]["device"]
+    assert check["ready"] == torch.cuda.is_available()
+
+
+def test_colours_are_for_a_terminal():
+    found = readiness.Readiness([readiness.Check("python", "2.7", "get another")], [])
+    assert any("\033[31mFAIL" in line for line in readiness.lines(found, colour=True))
+    assert not any("\033" in line for line in readiness.lines(found, colour=False))
+
+
+def test_every_section_of_dvc_yaml_is_checked(inside):
+    declared = yaml.safe_load((inside.folder / "dvc.yaml").read_text())["stages"].values()
+    assert {name for stage in declared for name in stage["params"]} == set(OWNERS)
