@@ -42,8 +42,8 @@ def test_an_experiment_stops_before_export_and_its_tables_show_what_it_did(proje
     assert metrics(project, "rde") != before["rde"]
 
     (changed,) = json.loads(project.ok("dvc", "params", "diff", "main", "--json")).values()
-    assert changed == {"rde.beta": {"old": 0.001, "new": 0.5}}
-    diff = json.loads(project.ok("dvc", "metrics", "diff", "main", "--json"))["diff"]
+    assert {key: (entry["old"], entry["new"]) for key, entry in changed.items()} == {"rde.beta": (0.001, 0.5)}
+    diff = json.loads(project.ok("dvc", "metrics", "diff", "main", "--json"))
     assert set(diff) <= {f"metrics/{stage}.json" for stage in ("rde", "mrms", "marl")}
     kl = diff["metrics/rde.json"]["kl"]
     assert kl["old"] == before["rde"]["kl"]
