@@ -35,15 +35,11 @@ class Forecast(NamedTuple):
 
 
 def out_of_sample(x: np.ndarray, net_r: np.ndarray) -> np.ndarray:
-    """Forecasts (n, sides, k) for events in time order, each from events of other times alone.
-
-    ``x`` (n, sides, f) and ``net_r`` (n, sides, k); the sides of an event are never parted.
-    """
+    """Forecasts (n, k) of ``net_r`` (n, k) at events in time order, each from events of other times alone."""
     n = len(x)
     gap = int(np.ceil(EMBARGO * n))
     found = np.empty_like(net_r)
     for part in np.array_split(np.arange(n), PARTS):
         others = np.r_[: max(part[0] - gap, 0), min(part[-1] + 1 + gap, n) : n]
-        forecast = Forecast.fit(*(a[others].reshape(-1, a.shape[-1]) for a in (x, net_r)))
-        found[part] = forecast(x[part].reshape(-1, x.shape[-1])).reshape(found[part].shape)
+        found[part] = Forecast.fit(x[others], net_r[others])(x[part])
     return found

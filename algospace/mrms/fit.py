@@ -14,6 +14,8 @@ from algospace.mrms.params import MRMSParams
 from algospace.mrms.state import States
 from algospace.params import RuntimeParams
 
+# Standard errors that a foreseen gain must lie above 0: 5 % for the best of eleven stops (Bonferroni).
+EVIDENCE = 2.6
 FIRST_LOGIT = 2.0  # of the choices that training begins with, and of a size that is worth 1 R; the others' are 0
 
 
@@ -90,45 +92,46 @@ def start_from_the_best_linear_answer(model: RiskEnsemble, lessons: Lessons, par
     """Set the linear logits: the cell that is worth most to whoever may pass, the units by Kelly on its forecast.
 
     It is what the agents fall back on: learning it by gradient takes longer than the states take to be learnt by heart.
-    Cells are compared by their Sortino ratio where a linear forecast made at other times expects a gain; completed
-    synergies count ``params.synergy_share``. A size u is worth u f - b s u^2 / 2 at a forecast f (the second order of
-    its log growth; b the bet of a unit, s the mean square of r). Where no cell earns anything in this way there is
-    nothing to pass by: then it is the cell of the best ratio over all events, and the units that both the earlier and
-    the later half of them bear there, since the best of a whole grid often earns something on the rows that chose it.
+    Cells are compared on what is decided on in the end, completed synergies with the signal, by their Sortino ratio
+    where a linear forecast made at other times expects a gain. A size u is worth u f - b s u^2 / 2 at a forecast f, of
+    either side (the second order of its log growth; b the bet of a unit, s the mean square of r).
+
+    Where not even the best cell earns `EVIDENCE` standard errors in this way there is nothing to pass by. Then it is
+    the cell of the best ratio over all events, and the units that both the earlier and the later half of them bear
+    there, since the best of a whole grid often earns something on the rows that chose it.
     """
-    x = model.scaled(torch.from_numpy(lessons.states.values)).double().numpy()
-    r = lessons.net_r.reshape(*lessons.net_r.shape[:2], -1).astype(np.float64)
-    decided, share = _synergies(lessons), params.synergy_share
-    if len(decided) < 2 or not share:
-        decided, share = np.arange(len(r)), 1.0
-
-    def worth(earned: np.ndarray) -> np.ndarray:
-        every, of_decided = (_sortinos(part, (r**2).mean()) for part in (earned, earned[decided]))
-        return (1 - share) * every + share * of_decided
-
-    if_taken = worth(np.where(forecast.out_of_sample(x, r) > 0, r, 0.0))
-    best = int((if_taken if if_taken.max() > 0 else worth(r)).argmax())
+    flat = lessons.net_r.reshape(-1, lessons.net_r.shape[2] * lessons.net_r.shape[3]).astype(np.float64)
+    decided = _synergies(lessons)
+    if len(decided) < forecast.PARTS or not params.synergy_share:
+        decided = np.arange(len(lessons.net_r))
+    x = model.scaled(torch.from_numpy(lessons.states.values[decided])).double().numpy()
+    r = lessons.net_r[decided].reshape(len(decided), 2, -1).astype(np.float64)
+    taken = np.where(forecast.out_of_sample(x[:, 0], r[:, 0]) > 0, r[:, 0], 0.0)
+    best = int(_sortinos(taken).argmax())
+    foreseen = taken[:, best].mean() > EVIDENCE * taken[:, best].std() / np.sqrt(len(taken)) > 0
+    if not foreseen:
+        best = int(_sortinos(flat).argmax())
     stop, reward = divmod(best, lessons.net_r.shape[3])
     bet = params.unit_risk / params.kelly_fraction
     units = np.arange(model.config["n_units"] + 1)
     with torch.no_grad():
         model.stop.linear.bias[stop] = model.target.linear.bias[reward] = FIRST_LOGIT
-        if if_taken.max() > 0:
-            expected = forecast.Forecast.fit(x[decided].reshape(-1, x.shape[-1]), r[decided][..., best].reshape(-1, 1))
-            square = float((r[decided][..., best] ** 2).mean())
-            logits = units * expected.bias - bet * square * units**2 / 2
+        if foreseen:
+            x, r = x.reshape(-1, x.shape[-1]), r[..., best].reshape(-1, 1)
+            expected = forecast.Forecast.fit(x, r)
+            worth = units * expected.bias - bet * (r**2).mean() * units**2 / 2
             model.position.linear.weight.copy_(torch.from_numpy(FIRST_LOGIT * np.outer(units, expected.weights)))
-            model.position.linear.bias.copy_(torch.from_numpy(FIRST_LOGIT * logits))
+            model.position.linear.bias.copy_(torch.from_numpy(FIRST_LOGIT * worth))
         else:
-            growth = np.log(np.maximum(1 + bet * units * r[..., best].reshape(-1, 1), LEAST_WEALTH))
+            growth = np.log(np.maximum(1 + bet * units * flat[:, [best]], LEAST_WEALTH))
             borne = min(int(half.mean(0).argmax()) for half in np.array_split(growth, 2))
             model.position.linear.bias[borne] = FIRST_LOGIT
 
 
-def _sortinos(earned: np.ndarray, square: float) -> np.ndarray:
-    """Sortino ratio (cells,) of what each cell earned, (n, sides, cells), as `risk_loss` takes it."""
-    downside = (np.minimum(earned, 0.0) ** 2).mean((0, 1))
-    ratio: np.ndarray = earned.mean((0, 1)) / np.sqrt(downside + FLOOR * square)
+def _sortinos(r: np.ndarray) -> np.ndarray:
+    """Sortino ratio (cells,) of what each cell earned at n events (n, cells), with the floor of `risk_loss`."""
+    downside = (np.minimum(r, 0.0) ** 2).mean(0)
+    ratio: np.ndarray = r.mean(0) / np.sqrt(downside + FLOOR * (r**2).mean() + 1e-12)
     return ratio
 
 
