@@ -65,7 +65,8 @@ docs: setup-dev  ## README, docs and the API as HTML, in site/
 dist: setup      ## wheel and sdist, in dist/
 	@python -c "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
 
-clean:           ## back to a fresh checkout (data/raw and DVC's cache stay)
-	rm -rf $(VENV) .ckpt logs build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	git clean -qfdX -- data/prepared data/regimes models reports
+clean:           ## back to a fresh checkout (data/raw, DVC's cache and the log of uses of the test bars stay)
+	if test -d logs; then find logs -type f ! -name test_uses.jsonl -delete; fi
+	rm -rf $(VENV) .ckpt build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	git clean -qfdX -- data/prepared data/regimes data/proposals models reports
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -43,9 +44,10 @@ def stale() -> dict[str, list[str]]:
     locked = (yaml.safe_load(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else {}).get("stages", {})
     written = {entry["path"]: entry["md5"] for stage in locked.values() for entry in stage.get("outs", [])}
     status = json.loads(dvc("status", "--json"))
+    tracked = _absent_bars(status)
     found = {}
     for name in stages:
-        differs = [what for entry in status.get(name, []) for what in _differing(entry, set(written))]
+        differs = [what for entry in status.get(name, []) for what in _differing(entry, set(written), tracked)]
         for entry in locked.get(name, {}).get("deps", []):
             if written.get(entry["path"], entry["md5"]) != entry["md5"]:
                 differs.append(f"{entry['path']} (dvc.lock has two)")
@@ -54,8 +56,17 @@ def stale() -> dict[str, list[str]]:
     return found
 
 
-def _differing(entry: str | dict[str, dict[str, str | dict[str, str]]], written: set[str]) -> list[str]:
-    """Names of what an entry of ``dvc status`` says is changed, without outputs that are not here."""
+def _absent_bars(status: dict[str, Any]) -> set[str]:
+    """Files that ``dvc add`` tracks and that are not here: the folder that they lie in looks modified."""
+    entries = (entry for name, found in status.items() if name.endswith(".dvc") for entry in found)
+    changed = (entry.get("changed outs", {}) for entry in entries if isinstance(entry, dict))
+    return {path for outs in changed for path, state in outs.items() if state in ABSENT}
+
+
+def _differing(
+    entry: str | dict[str, dict[str, str | dict[str, str]]], written: set[str], tracked: set[str]
+) -> list[str]:
+    """Names of what an entry of ``dvc status`` says is changed, without files that are not here."""
     if isinstance(entry, str):
         return [entry]  # "changed command"
     found = []
@@ -63,7 +74,9 @@ def _differing(entry: str | dict[str, dict[str, str | dict[str, str]]], written:
         for path, state in changed.items():
             if isinstance(state, dict):  # the keys of a params file
                 found += [f"{path} {key}" for key in state]
-            elif not (state in ABSENT and path in written):
+            elif not (state in ABSENT and path in written | tracked) and not any(
+                Path(path) in Path(file).parents for file in tracked
+            ):
                 found.append(path)
     return found
 
@@ -122,11 +135,15 @@ def main() -> int:
     arguments = parser.parse_args()
     unfit = stale()
     if unfit and arguments.rerun:
-        if dvc("remote", "list").strip():
-            dvc("repro", "--pull", "--allow-missing", "marl")
-        else:  # what the cache has is taken from there, the rest is run
-            dvc("checkout", "--allow-missing")
-            dvc("repro", "marl")
+        try:
+            if dvc("remote", "list").strip():
+                dvc("repro", "--pull", "--allow-missing", "marl")
+            else:  # what the cache has is taken from there, the rest is run
+                dvc("checkout", "--allow-missing")
+                dvc("repro", "marl")
+        except SystemExit as failed:
+            publish(f"## dvc.lock\n\n{verdict(unfit, rerun=False)}\n\nThe run here failed: {failed}\n")
+            raise
     text = report(arguments.base, unfit, arguments.rerun)
     publish(text)
     print(text)

@@ -10,7 +10,9 @@ from algospace import __version__
 from algospace.errors import BundleError, InputError
 
 OK, BAD_INPUT, BAD_BUNDLE = 0, 2, 3
-PIPELINE, SWEEP = ("pipeline", "training and reports"), ("sweep", "sweeps")  # extra, and who needs it
+# Extra of a package, and who needs it.
+PIPELINE = ("pipeline", "training and reports")
+EXTRAS = {"optuna": ("sweep", "sweeps"), "sqlalchemy": ("sweep", "sweeps"), "onnxruntime": ("onnx", "ONNX graphs")}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if str(error.name).split(".")[0] == "algospace":
             raise
-        extra, brought = SWEEP if error.name in {"optuna", "sqlalchemy"} else PIPELINE
+        extra, brought = EXTRAS.get(str(error.name).split(".")[0], PIPELINE)
         print(
             f"error: {error.name}: expected an installed package, found none; "
             f'pip install "algospace[{extra}]" brings what {brought} need',

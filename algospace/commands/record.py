@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from algospace import artefacts, trials
-from algospace.pipeline import experiments
+from algospace.pipeline import experiments, status
 
 
 def print_metrics(arguments: argparse.Namespace) -> None:
@@ -19,10 +19,11 @@ def print_metrics(arguments: argparse.Namespace) -> None:
         else:
             yield f"  {name:<48} {'-' if value is None else value}"
 
-    for stage in ("prepare", "rde", "mrms", "marl", "export"):
+    for stage in status.STAGES:
         path = Path(f"metrics/{stage}.json")
         if not path.exists():
-            continue  # a run that has not come to this stage yet
+            print(f"{stage}: no run yet")
+            continue
         found = artefacts.read_json(path)
         print(f"{stage} (test bars: not for selection)" if stage == "export" else stage)
         print("\n".join(lines("", found)))

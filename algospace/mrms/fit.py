@@ -14,7 +14,8 @@ from algospace.mrms.params import MRMSParams
 from algospace.mrms.state import States
 from algospace.params import RuntimeParams
 
-# Standard errors that a foreseen gain must lie above 0: 5 % for the best of eleven stops (Bonferroni).
+# Standard errors that a foreseen gain must lie above 0: 5 % for the best of eleven stops (Bonferroni); the targets of one
+# stop lose the same trades, so that they hardly add to the choice.
 EVIDENCE = 2.6
 FIRST_LOGIT = 2.0  # of the choices that training begins with, and of a size that is worth 1 R; the others' are 0
 
@@ -41,17 +42,18 @@ def fit(
     InputError
         When there is nothing to train on, or a state is not finite.
     """
-    for lessons, where in ((train, "train"), (validation, "select")):
+    for lessons, where, least in ((train, "train", forecast.PARTS), (validation, "select", 2)):
         if lessons is not None:
-            if len(lessons.net_r) < 2:
-                raise InputError(f"mrms: expected candidates in {where}, found {len(lessons.net_r)}")
+            if len(lessons.net_r) < least:
+                raise InputError(f"mrms: expected {least} candidates or more in {where}, found {len(lessons.net_r)}")
             require_finite(lessons.states)
     device = runtime.device
     torch.manual_seed(seed)
     x, r = (torch.from_numpy(array).to(device) for array in (train.states.values, train.net_r))
-    model = ensemble.new(train.states.names, n_units, params).to(device)
-    model.scale_to(x.flatten(0, 1))
+    model = ensemble.new(train.states.names, n_units, params)
+    model.scale_to(torch.from_numpy(train.states.values).flatten(0, 1))
     start_from_the_best_linear_answer(model, train, params)
+    model.to(device)
     stops, rewards = (torch.tensor(grid, device=device) for grid in (params.stop_grid, params.reward_risk_grid))
     batch = min(params.optimizer.batch_size, len(x))
     every, synergies = torch.arange(len(x)), torch.from_numpy(_synergies(train))

@@ -77,7 +77,7 @@ def inspect(owners: Mapping[str, Any]) -> Readiness:
     try:
         changed, pipeline = status.changed(), Check("dvc", "a repository")
     except InputError as error:
-        changed, pipeline = {}, Check("dvc", str(error), "run `git init && dvc init`, or clone the project anew")
+        changed, pipeline = {}, Check("dvc", str(error), "wait, or mend the repository (`git init && dvc init`)")
     return Readiness([*checks, pipeline], plan(changed) if pipeline.ready else [])
 
 
@@ -152,8 +152,8 @@ def _device() -> Check:
     cores = psutil.cpu_count() or 1
     details: dict[str, Any] = {"device": runtime.device, "threads": runtime.threads, "cores": cores}
     if runtime.device == "cpu":
-        remedy = "" if runtime.threads <= cores else f"threads wait for each other: set runtime.threads to {cores}"
-        return Check("device", f"cpu, {runtime.threads} threads on {cores} cores", remedy, details)
+        wait = " (they wait for each other; another number gives other bits)" if runtime.threads > cores else ""
+        return Check("device", f"cpu, {runtime.threads} threads on {cores} cores{wait}", "", details)
     import torch
 
     if not torch.cuda.is_available():
@@ -254,6 +254,6 @@ def lines(found: Readiness, colour: bool) -> list[str]:
         shown.append(f"      {phase.stage:<10} {phase.state}; {time}{note}")
     known = [phase.seconds for phase in found.plan if phase.state != "up to date"]
     if known and None not in known:
-        shown.append(f"      {'in all':<10} {sum(filter(None, known)):.0f} s at most, as last time")
+        shown.append(f"      {'in all':<10} {sum(filter(None, known)):.0f} s, if the last run of each was a whole one")
     shown.append(painted(32, "ready: dvc repro") if found.ready else painted(31, "not ready"))
     return shown

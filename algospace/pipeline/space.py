@@ -37,7 +37,8 @@ class Range(Params):
         """Let a trial choose."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(key, self.low, self.high, log=self.log)
-        return float(f"{trial.suggest_float(key, self.low, self.high, log=self.log):.{DIGITS}g}")
+        drawn = float(f"{trial.suggest_float(key, self.low, self.high, log=self.log):.{DIGITS}g}")
+        return min(max(drawn, self.low), self.high)
 
     def drawn(self, value: Any) -> Any:
         """What Optuna has to draw for a value; None when it cannot."""

@@ -21,6 +21,8 @@ def changed(root: Path = Path()) -> dict[str, list[str]]:
         done = subprocess.run(["dvc", "status", "--json"], cwd=root, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise InputError(f"{root}: expected the command dvc, found none; install algospace with DVC") from None
+    if "is busy" in done.stderr or "Unable to acquire lock" in done.stderr:
+        raise InputError(f"{root}: expected no other dvc command at work, found one; wait for it (docs/reliability.md)")
     if done.returncode != 0:
         found = " ".join(done.stderr.split())[-200:] or f"exit code {done.returncode}"
         raise InputError(f"{root}: expected a DVC repository, found: {found}")

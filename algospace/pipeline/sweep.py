@@ -48,7 +48,8 @@ def attempts_of(name: str, model: type[Params]) -> Attempts:
     """
     stage.own_code()
     before = status.STAGES[: status.STAGES.index(name)]
-    stale = [other for other in before if other in status.changed()]
+    changed = status.changed()
+    stale = [other for other in before if other in changed]
     if stale:
         raise InputError(f"{stale[0]}: expected it up to date before a sweep; run `dvc repro {before[-1]}` first")
     sys.path.insert(0, str(Path.cwd()))
@@ -68,14 +69,19 @@ def search(
     Raises
     ------
     InputError
-        For a storage that cannot be opened.
+        For a storage that cannot be opened, and a value of params.yaml outside the space.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _open(name, storage)
     params = read_yaml(root / PARAMS)
     base = experiments.committed_params(root) or params
     own = {key: option.drawn(lookup(params, key)) for key, option in space.items()}
-    if not study.get_trials(deepcopy=False) and None not in own.values():
+    for key, value in own.items():
+        if value is None:
+            raise InputError(
+                f"{key}: expected params.yaml's value in the space of the sweep, found {lookup(params, key)}"
+            )
+    if not study.get_trials(deepcopy=False):
         study.enqueue_trial(own, skip_if_exists=True)
     with tqdm(total=trials, desc=f"sweep {name.partition('-')[0]}", unit="trial", disable=None) as progress:
         while (done := len(study.get_trials(deepcopy=False, states=FINISHED))) < trials:

@@ -85,10 +85,12 @@ class TrainingState:
             self._save(step, snapshot)
         if over:
             assert self._session is not None
-            kept = f"saved in {self.directory}" if self.directory else "not saved: another run trains the same thing"
+            kept = "not saved: another run trains the same thing"
+            if self.directory:
+                kept = f"saved in {self.directory}; `dvc repro` goes on from there"
             raise SessionEnded(
                 f"{self._stage}: {VARIABLE}={self._session.hours:g} is over at step {step}"
-                f"{self._part and f' of {self._part}'}, {kept}; `dvc repro` goes on from there"
+                f"{self._part and f' of {self._part}'}, {kept}"
             )
 
     def _save(self, step: int, snapshot: Callable[[], State]) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from algospace import drift
 from algospace.drift import Drift
+from algospace.errors import InputError
 from algospace.features import table as table_module
 from algospace.features import windows
 from algospace.policy.decide import Policy, decide
@@ -34,7 +35,14 @@ def see(policy: Policy, bars: pd.DataFrame, start: pd.Timestamp | None = None) -
     """Compute the models' inputs and the policy's decisions over bars; those that close before ``start`` warm up.
 
     Events that were not judged, since their windows were not whole or a trade was open, say nothing of the market.
+
+    Raises
+    ------
+    InputError
+        When no bar is left to be judged.
     """
+    if start is not None and not (bars["close_utc"] >= start).any():
+        raise InputError(f"expected bars from {start} on, found none; the last closes {bars['close_utc'].iloc[-1]}")
     replay = decide(policy, bars, start)
     rows = replay.rows(policy)
     first = 0 if start is None else int(np.searchsorted(replay.m5["close_utc"], start))
@@ -49,6 +57,8 @@ def see(policy: Policy, bars: pd.DataFrame, start: pd.Timestamp | None = None) -
         (tuple(f"side_{name}" for name in table_module.SIDE), rows.side[counted]),
     )
     inputs = {name: values[:, k] for names, values in parts for k, name in enumerate(names)}
+    if not any(np.isfinite(values).any() for values in inputs.values()):
+        raise InputError(f"expected bars that go on after the features' warm-up, found {len(bars)} within it")
     return Seen(inputs, [record for record in replay.records if "consensus" in record])
 
 
