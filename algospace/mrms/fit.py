@@ -14,8 +14,8 @@ from algospace.mrms.params import MRMSParams
 from algospace.mrms.state import States
 from algospace.params import RuntimeParams
 
-# Standard errors that a foreseen gain must lie above 0: 5 % for the best of eleven stops (Bonferroni); the targets of one
-# stop lose the same trades, so that they hardly add to the choice.
+# Standard errors that a foreseen gain must lie above 0: 5 % for the best of eleven stops (Bonferroni). The targets of
+# one stop lose the same trades, so that they hardly add to the choice.
 EVIDENCE = 2.6
 FIRST_LOGIT = 2.0  # of the choices that training begins with, and of a size that is worth 1 R; the others' are 0
 

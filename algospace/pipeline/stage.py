@@ -169,7 +169,7 @@ def _processes() -> int:
 
 
 def log(stage: str, line: dict[str, Any]) -> None:
-    """Append a line to ``logs/STAGE.jsonl``, with the time; `algospace readiness` reads how long it took (docs/reliability.md)."""
+    """Append a line to ``logs/STAGE.jsonl``, with the time (docs/reliability.md); readiness reads how long it took."""
     LOGS.mkdir(exist_ok=True)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     with artefacts.named(LOGS / f"{stage}.jsonl") as path, path.open("a", encoding="utf-8") as file:
