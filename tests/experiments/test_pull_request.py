@@ -47,14 +47,14 @@ def write_params(folder, **rates):
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
-    """Five stages that write a figure each, run and committed; their outs are in a remote beside."""
+    """Five stages that write a figure each, and a tracked file of bars; run, committed, pushed to a remote beside."""
     folder = tmp_path_factory.mktemp("pull") / "origin"
     folder.mkdir()
     (folder / "work.py").write_text(SCRIPT)
     write_params(folder)
     stages = ["stages:"]
     for before, name in zip((None, *STAGES), STAGES, strict=False):
-        deps = ["work.py", *([f"models/{before}"] if before else [])]
+        deps = ["work.py", f"models/{before}" if before else "data/raw"]
         stages.append(
             f"  {name}: {{cmd: {sys.executable} work.py {name}, deps: {json.dumps(deps)}, params: [{name}],"
             f" outs: [models/{name}], metrics: [{{metrics/{name}.json: {{cache: false}}}}]}}"
@@ -67,6 +67,9 @@ def origin(tmp_path_factory):
     ok(folder, "dvc", "init", "--quiet")
     ok(folder, "dvc", "config", "core.analytics", "false")
     ok(folder, "dvc", "remote", "add", "--default", "store", str(folder.parent / "store"))
+    (folder / "data/raw").mkdir(parents=True)
+    (folder / "data/raw/bars.csv").write_text("a bar\n")
+    ok(folder, "dvc", "add", "data/raw/bars.csv")
     ok(folder, "dvc", "repro")
     ok(folder, "dvc", "push")
     ok(folder, "git", "add", ".")
@@ -99,6 +102,7 @@ def test_an_honest_lock_needs_no_data_and_nothing_differs(clone):
     assert "`dvc.lock` fits code and params." in done.stdout
     assert done.stdout.count("no difference") == 3
     assert not (clone / "models/rde").exists()
+    assert not (clone / "data/raw/bars.csv").exists()
     assert not (clone / "gh_called").exists(), "no comment without a pull request"
 
 
@@ -133,6 +137,17 @@ def test_a_lock_that_was_not_run_fails_and_is_run_again_up_to_marl(clone):
     assert "metrics/marl.json" in done.stdout.split("## Validation")[1].split("##")[0]
     assert "no difference" in done.stdout.split("not for selection")[1].split("##")[0], "test bars are left alone"
     assert not (clone / "models/rde").exists(), "what fits is not fetched"
+
+
+def test_a_run_that_fails_is_told_where_the_report_would_be(clone):
+    write_params(clone, marl=3.0)
+    (clone / "work.py").write_text("raise SystemExit('no memory')\n")
+    done = report(clone, "--rerun", PR="7")
+    assert done.returncode == 1
+    text = (clone / "comment.md").read_text()
+    assert "`dvc.lock` does not fit:" in text
+    assert "The run here failed: dvc repro" in text
+    assert (clone / "gh_called").exists()
 
 
 def test_without_a_remote_the_cache_is_the_store(origin, clone):

@@ -13,6 +13,7 @@ from algospace import trials
 from algospace.errors import InputError
 from algospace.marl.params import MARLParams
 from algospace.pipeline import space, sweep
+from algospace.pipeline.config import lookup, read_yaml
 from algospace.training import Attempt
 
 ROOT = Path(__file__).parents[2]
@@ -190,5 +191,18 @@ def test_the_committed_space_is_valid(monkeypatch):
     from algospace.pipeline.owners import OWNERS
 
     monkeypatch.chdir(ROOT)
+    params = read_yaml(ROOT / "params.yaml")
     for stage in sweep.SWEPT:
-        assert space.load_space(stage, OWNERS[stage])
+        varied = space.load_space(stage, OWNERS[stage])
+        assert varied
+        assert all(option.drawn(lookup(params, key)) is not None for key, option in varied.items()), (
+            "trial 0 is drawable"
+        )
+
+
+def test_a_space_without_the_params_is_refused(folder):
+    (folder / "sweep.yaml").write_text("marl:\n  dropout: {low: 0.3, high: 0.5, log: false}\n")
+    with pytest.raises(
+        InputError, match=r"marl.dropout: expected params.yaml's value in the space of the sweep, found 0"
+    ):
+        searched(folder, 1)

@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from algospace.errors import InputError
 from algospace.policy import monitor
 from algospace.policy.decide import decide
 
@@ -56,6 +58,13 @@ def test_events_that_were_not_judged_say_nothing(passing, market_bars, seen, mon
     replay = decide(passing, bars)._replace(records=[late, seen.records[0], late])
     monkeypatch.setattr(monitor, "decide", lambda *_: replay)
     assert monitor.see(passing, bars).records == seen.records[:1]
+
+
+@pytest.mark.parametrize(("rows", "late", "words"), [(HALF, True, "expected bars from"), (4, False, "warm-up")])
+def test_where_nothing_can_be_judged_it_says_so(passing, market_bars, rows, late, words):
+    bars = market_bars.iloc[:rows]
+    with pytest.raises(InputError, match=words):
+        monitor.see(passing, bars, bars["close_utc"].iloc[-1] + pd.Timedelta("1s") if late else None)
 
 
 def test_bars_before_the_start_warm_up(passing, market_bars, seen):
