@@ -88,7 +88,7 @@ def environment() -> dict[str, str]:
 
 def dvc(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["dvc", *arguments], cwd=folder, env=environment(), capture_output=True, text=True, timeout=600, check=False
+        ["dvc", *arguments], cwd=folder, env=environment(), capture_output=True, text=True, timeout=1800, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
