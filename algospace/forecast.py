@@ -1,9 +1,4 @@
-"""A linear forecast of what every bracket will earn, and what a bracket is worth to someone who may pass.
-
-A bracket that loses on all events may still be the best where it pays: whoever knows in part when that is trades it
-there and passes elsewhere. So brackets are compared by what they earn where a forecast, made without the events it is
-asked about, expects a gain.
-"""
+"""A linear forecast of net R: what the risk agents and the team begin with (decision 0013)."""
 
 from typing import NamedTuple
 

@@ -95,8 +95,9 @@ def start_from_the_best_linear_answer(model: RiskEnsemble, lessons: Lessons, par
 
     It is what the agents fall back on: learning it by gradient takes longer than the states take to be learnt by heart.
     Cells are compared on what is decided on in the end, completed synergies with the signal, by their Sortino ratio
-    where a linear forecast made at other times expects a gain. A size u is worth u f - b s u^2 / 2 at a forecast f, of
-    either side (the second order of its log growth; b the bet of a unit, s the mean square of r).
+    where a linear forecast made at other times expects a gain: a bracket that loses on all events may be the best where
+    it pays, and elsewhere one passes. A size u is worth u f - b s u^2 / 2 at a forecast f, of either side (the second
+    order of its log growth; b the bet of a unit, s the mean square of r).
 
     Where not even the best cell earns `EVIDENCE` standard errors in this way there is nothing to pass by. Then it is
     the cell of the best ratio over all events, and the units that both the earlier and the later half of them bear
