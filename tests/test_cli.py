@@ -117,7 +117,8 @@ def test_metrics_of_the_last_run(workspace, capsys):
     assert cli.main(["metrics"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines] == [
-        ["prepare"], ["bars", "5"], ["export", "(test", "bars:", "not", "for", "selection)"],
+        ["prepare"], ["bars", "5"], ["rde:", "no", "run", "yet"], ["mrms:", "no", "run", "yet"],
+        ["marl:", "no", "run", "yet"], ["export", "(test", "bars:", "not", "for", "selection)"],
         ["test.policy.sharpe", "-"], ["test.policy.trades", "0"],
     ]  # fmt: skip
 

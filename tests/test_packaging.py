@@ -1,5 +1,6 @@
 """Wheel and sdist hold the whole package, and an empty environment can install and call it."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def test_pre_commit_calls_the_locked_tools():
     assert all(hook["language"] == "system" for hook in hooks)
     locked = (ROOT / "requirements-dev.lock").read_text()
     for hook in hooks:
-        tool = hook["entry"].split()[0].removeprefix(".venv/bin/")
+        (tool,) = re.findall(r"\.venv/bin/(\S+)", hook["entry"])
         assert f"\n{tool}==" in locked
 
 

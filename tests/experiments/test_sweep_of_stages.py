@@ -32,8 +32,9 @@ def test_a_sweep_gets_the_figures_of_the_stage_and_writes_nothing_but_trials(pro
     assert "0 of them new" in project.algospace("trials").stdout, "the committed run is that of trial 0"
 
 
-@pytest.mark.parametrize("stage", ["rde", "mrms"])
-def test_the_frozen_experts_are_swept_too(project, stage):
+@pytest.mark.parametrize(("stage", "key"), [("rde", "beta"), ("mrms", "optimizer.learning_rate")])
+def test_the_frozen_experts_are_swept_too(project, stage, key):
+    (project.folder / "sweep.yaml").write_text(f"{stage}:\n  {key}: {{low: 0.0001, high: 0.01, log: true}}\n")
     done = project.algospace("sweep", "--stage", stage, "--trials", "2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"dvc exp run marl -S {stage}.")

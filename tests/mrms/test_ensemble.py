@@ -266,9 +266,9 @@ def test_a_batch_is_a_stretch_of_time():
 
 def test_bad_training_material_is_refused():
     good = planted(20, 0)
-    with pytest.raises(InputError, match="mrms: expected candidates in train, found 1"):
+    with pytest.raises(InputError, match="mrms: expected 5 candidates or more in train, found 1"):
         fit(params(), planted(1, 0), good)
-    with pytest.raises(InputError, match="mrms: expected candidates in select, found 0"):
+    with pytest.raises(InputError, match="mrms: expected 2 candidates or more in select, found 0"):
         fit(params(), good, planted(0, 0))
     for where in (0, 1):
         broken = [planted(20, 0), planted(20, 1)]
