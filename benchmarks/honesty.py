@@ -60,7 +60,7 @@ QUICK_PATHS = {"random_walk": 2, "planted": 1}
 LEVELS = ("deployed", "consensus")
 NONE = 1_000_000  # a limit of so many is none
 VALUES = {
-    "data.synthetic.sessions": 1000,
+    "data.synthetic.sessions": 1500,
     "data.train_fraction": 0.6,
     # Some 1,900 synergies a year, 1,300 of them planted: with the defaults, 300, nothing could be learnt.
     "indicators.fvg.min_size_atr": 0.0,
@@ -71,6 +71,8 @@ VALUES = {
     "indicators.nwrqk.h": 3.0,
     "gate1.window": 60,
     "mrms.synergy_share": 1.0,
+    "mrms.folds": 5,
+    "mrms.shrink": 0.5,
     "marl.train_on": "synergies",
     "market.limits.max_units": 1,
     "market.limits.max_trade_risk": 1.0,

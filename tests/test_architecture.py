@@ -18,7 +18,7 @@ ORDER = (
     "data.quality", "data.columns", "data.csv_file", "data.parquet_file", "data.reader", "data.checks",
     "data.agreement", "data.auto", "data.sources", "data.splits", "data.download",
     "indicators.arrays", "indicators.technical", "indicators.mlmi", "indicators.nwrqk", "indicators.fvg",
-    "indicators.lvn", "indicators.mmd", "indicators.signature", "indicators.params",
+    "indicators.lvn", "indicators.mmd", "indicators.signature", "indicators.activity", "indicators.params",
     "synergy", "signals", "synthetic", "planted",
     "features.params", "features.prepared", "features.table", "features.census", "features.fitted", "features.windows",
     "features.health", "features.outputs",

@@ -15,7 +15,7 @@ from algospace.data import bars as bars_module
 from algospace.data.bars import Columns, SegmentStream
 from algospace.data.continuous import Continuous
 from algospace.data.contracts import Contract
-from algospace.indicators import fvg, lvn, mmd, signature, technical
+from algospace.indicators import activity, fvg, lvn, mmd, signature, technical
 from algospace.indicators.params import IndicatorParams
 from algospace.signals import HalfHourStream, OnceStream
 from algospace.synergy import Gate1Params
@@ -29,7 +29,7 @@ SIDE = (
 # What the risk subsystem and the decision records read of a row.
 EVENT = (
     "close_utc", "session_close_utc", "m30_close_utc", "open", "high", "low", "close", "m30_atr", "volume_ratio",
-    "rsi_14", "momentum_5", "m30_lvn_support_price", "m30_lvn_support_strength", "m30_lvn_resistance_price",
+    "activity", "rsi_14", "momentum_5", "m30_lvn_support_price", "m30_lvn_support_strength", "m30_lvn_resistance_price",
     "m30_lvn_resistance_strength", "gate1_type", "gate1_direction", "gate1_bars_to_complete", "gate1_quality",
     "gate1_strength_mlmi", "gate1_strength_nwrqk", "gate1_strength_fvg", "candidate_direction",
 )  # fmt: skip
@@ -111,6 +111,7 @@ class FeatureStream:
         self._continuous = Continuous()
         self._atr = technical.ATR(indicators.atr)
         self._tactical = technical.Tactical(indicators.volume_window, indicators.momentum_bars)
+        self._activity = activity.Stream(indicators.activity)
         self._fvg = fvg.Stream(indicators.fvg, indicators.volume_window)
         self._segments, self._once = SegmentStream(), OnceStream()
         self._synergy = synergy.Stream(gate1)
@@ -146,6 +147,7 @@ class FeatureStream:
         columns: dict[str, Any] = {name: bars[name] for name in bars_module.SCHEMA}
         columns["atr_5m"] = atr
         columns |= {name: x / factor if name in technical.PRICES else x for name, x in tactical.items()}
+        columns["activity"] = self._activity.update(v, bars["start_utc"], session, synthetic)
         columns |= {f"fvg_{name}": values for name, values in gaps._asdict().items()}
         columns["m30_row"] = at + before
         columns |= {name: x[at] for name, x in joined.items()}

@@ -2,6 +2,7 @@
 
 from pydantic import Field, field_validator
 
+from algospace.indicators.activity import ActivityParams
 from algospace.indicators.fvg import FVGParams
 from algospace.indicators.lvn import LVNParams
 from algospace.indicators.mlmi import MLMIParams
@@ -20,6 +21,7 @@ class IndicatorParams(Params):
     fvg: FVGParams
     lvn: LVNParams
     mmd: MMDParams
+    activity: ActivityParams
     atr: int = Field(ge=2)
     volume_window: int = Field(ge=1)
     momentum_bars: int = Field(ge=1)

@@ -10,7 +10,7 @@ from algospace.mrms.track import ACCOUNT, FRESH
 
 CONTEXT = (
     "type_1", "type_2", "type_3", "type_4", "with_signal", "strength_mlmi", "strength_nwrqk", "strength_fvg",
-    "bars_to_complete", "quality", "atr_share", "volume_ratio", "momentum", "rsi", "range", "hour_sin", "hour_cos",
+    "bars_to_complete", "quality", "atr_share", "volume_ratio", "momentum", "rsi", "activity", "hour_sin", "hour_cos",
     "behind_distance", "behind_strength", "ahead_distance", "ahead_strength", "time_left",
 )  # fmt: skip
 SIDES = (1, -1)  # with the signal, against it: the second axis of every state and proposal
@@ -84,7 +84,7 @@ def context(events: pd.DataFrame | Columns, regime: np.ndarray) -> np.ndarray:
             (ratio**2 - 1) / (ratio**2 + 1),
             side * np.clip(momentum / atr, -3, 3) / 3,
             side * (np.asarray(events["rsi_14"]) - 50) / 50,
-            np.clip((np.asarray(events["high"]) - np.asarray(events["low"])) / atr, 0, 3) / 3,
+            np.clip(np.asarray(events["activity"]), -2, 2),
             np.sin(angle),
             np.cos(angle),
             *behind,

@@ -462,7 +462,7 @@ def events():
     frame = {
         "close_utc": close_utc, "session_close_utc": close_utc + pd.to_timedelta([69_000, 41_400], unit="s"),
         "high": [4810.0, 5005.0], "low": [4795.0, 4999.0], "close": [4800.0, 5000.0], "m30_atr": [10.0, 8.0],
-        "volume_ratio": [2.0, 0.5], "rsi_14": [60.0, 35.0], "momentum_5": [0.3, -0.1],
+        "volume_ratio": [2.0, 0.5], "activity": [0.5, -3.0], "rsi_14": [60.0, 35.0], "momentum_5": [0.3, -0.1],
         "m30_lvn_support_price": [4790.0, 4980.0], "m30_lvn_support_strength": [40.0, 70.0],
         "m30_lvn_resistance_price": [4830.0, 5004.0], "m30_lvn_resistance_strength": [90.0, 20.0],
         "gate1_type": [2, 0], "gate1_bars_to_complete": [12, 0], "gate1_quality": [0.7, np.nan],
@@ -503,7 +503,7 @@ def test_context_by_hand():
         "type_1": 0, "type_2": 1, "type_3": 0, "type_4": 0, "with_signal": 1, "strength_mlmi": 0.1,
         "strength_nwrqk": 0.2, "strength_fvg": 0.3, "bars_to_complete": 1.2, "quality": 0.7,
         "atr_share": 100 * 10 / 4800, "volume_ratio": 0.6, "momentum": 0.003 * 4800 / 10 / 3, "rsi": 0.2,
-        "range": 0.5, "hour_sin": np.sin(angle), "hour_cos": np.cos(angle), "behind_distance": np.exp(-1.0),
+        "activity": 0.5, "hour_sin": np.sin(angle), "hour_cos": np.cos(angle), "behind_distance": np.exp(-1.0),
         "behind_strength": 0.4, "ahead_distance": np.exp(-3.0), "ahead_strength": 0.9, "time_left": 69_000 / 82_800,
     }  # fmt: skip
     assert named == pytest.approx(expected, abs=1e-6)
