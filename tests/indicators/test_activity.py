@@ -21,7 +21,7 @@ def session_bars(days, factors=None, seed=0, noise=0.3):
     return volume, start, session, np.zeros(volume.size, bool)
 
 
-def by_hand(volume, start, session, filled, params):
+def by_hand(volume, start, filled, params):
     """The definition: running means whose length is bounded, a dictionary of what is usual."""
     usual, mean, compared, found = {}, 0.0, 0, []
     for v, slot, none in zip(volume, start % 86_400_000, filled, strict=True):
@@ -41,7 +41,7 @@ def test_equals_the_definition(params):
     volume[[5, 100, 101]] = 0.0
     filled[[7, 300]] = True
     np.testing.assert_allclose(
-        activity(volume, start, session, filled, params), by_hand(volume, start, session, filled, params), atol=1e-12
+        activity(volume, start, session, filled, params), by_hand(volume, start, filled, params), atol=1e-12
     )
 
 
