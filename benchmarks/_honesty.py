@@ -1,7 +1,7 @@
 """What the honesty benchmark judges: the entries of a finished pipeline on its test bars, and what many paths say.
 
 A path is one synthetic market with the pipeline that was run on it. Two levels of it are judged: the deployed rule
-(the bundle's: consensus, Gate 2, size of M-RMS), and the consensus of its team on every candidate, before Gate 2.
+(the bundle's: consensus, Gate 2, size of M-RMS), and the consensus of its team on every synergy, before Gate 2.
 """
 
 import math

@@ -39,19 +39,16 @@ from _honesty import (
 )
 
 from algospace import env, evidence, market, performance, planted
-from algospace.data.bars import SCHEMA
 from algospace.data.splits import TEST
 from algospace.features import prepared, windows
 from algospace.marl import exams
 from algospace.mrms.proposal import propose
 from algospace.mrms.state import SIDES, states
-from algospace.pipeline.config import load_params
 from algospace.pipeline.profiles import switch_profile
 from algospace.policy import bundle
-from algospace.policy.baselines import every_synergy
-from algospace.policy.decide import Policy, Replay, decide, regimes
-from algospace.policy.evaluation import LADDER
-from algospace.policy.params import ExportParams
+from algospace.policy.baselines import EVERY_SYNERGY
+from algospace.policy.decide import Policy, regimes
+from algospace.policy.evaluation import LADDER, POLICY
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("prepare", "rde", "mrms", "marl", "export")
@@ -141,46 +138,54 @@ def judge(folder: Path) -> Row:
     table = pd.read_parquet(folder / "data/prepared/main_training_data.parquet")
     first_row = int(np.flatnonzero(table["split"].to_numpy() == TEST)[0])
     venue = market.Venue.of(table, settings.contract, settings.market)
-    replay = decide(policy, table[list(SCHEMA)], trade_from=table["close_utc"].iloc[first_row])
-    trades, curve = replay.simulation
-    entries = {"deployed": deployed(trades), "consensus": consensus(policy, replay, folder, table)}
+    trades = pd.read_parquet(folder / "reports/export/trades.parquet")
+    curve = pd.read_parquet(folder / "reports/export/equity.parquet", columns=["session_id", POLICY])
+    made, gates = (trades[trades["record"] == name] for name in (POLICY, EVERY_SYNERGY))
+    entries = {"deployed": deployed(made, table), "consensus": consensus(policy, folder, table)}
     outcomes = {name: given.run(venue, 1.0) for name, given in entries.items()}
-    ends = curve.groupby("session_id", sort=True)["equity"].last().to_numpy()
+    ends = curve.groupby("session_id", sort=True)[POLICY].last().to_numpy()
     daily = {
-        "deployed": performance.simple_returns(np.append(curve["equity"].iloc[0], ends)),
+        "deployed": performance.simple_returns(np.append(curve[POLICY].iloc[0], ends)),
         "consensus": by_session(venue, first_row, outcomes["consensus"].exit_row, outcomes["consensus"].net_r),
     }
     found: Row = {name: level(venue, first_row, entries[name], daily[name], settings.seed) for name in LEVELS}
-    units, equity = trades["units"].to_numpy(np.float64), curve["equity"].to_numpy()
+    units, equity = made["units"].to_numpy(np.float64), curve[POLICY].to_numpy()
     found["deployed"] |= accounts(venue, entries["deployed"], units, equity)
     if settings.data.synthetic.market == "planted":
         events = planted_events(policy, table)
         events = events[events["row"] >= first_row]
         for name, given in entries.items():
             found[name] |= on_events(events, given.row, given.side, outcomes[name].net_r)
-        params = load_params("export", ExportParams, folder / "params.yaml")
-        taken = every_synergy(replay.m5, settings, params, first_row).trades
-        row, side, net_r = (taken[name].to_numpy(np.float64) for name in ("row", "side", "net_r"))
-        found["gates"] = on_events(events, row, side, net_r)
+        side, net_r = (gates[name].to_numpy(np.float64) for name in ("side", "net_r"))
+        found["gates"] = on_events(events, decided_rows(gates, table), side, net_r)
     return found
 
 
-def deployed(trades: pd.DataFrame) -> Entries:
+def decided_rows(trades: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
+    """Rows of the bars at whose close some trades were decided."""
+    rows: np.ndarray = np.searchsorted(table["close_utc"], trades["decided_utc"])
+    return rows
+
+
+def deployed(trades: pd.DataFrame, table: pd.DataFrame) -> Entries:
     """What the deployed rule entered."""
     names = ("side", "stop_distance", "reward_risk")
-    row, delay = (trades[name].to_numpy(np.int64) for name in ("row", "delay"))
-    return Entries(row, *(trades[name].to_numpy(np.float64) for name in names), delay)
+    return Entries(
+        decided_rows(trades, table),
+        *(trades[name].to_numpy(np.float64) for name in names),
+        trades["delay"].to_numpy(np.int64),
+    )
 
 
-def consensus(policy: Policy, replay: Replay, folder: Path, table: pd.DataFrame) -> Entries:
-    """What the team would enter on every candidate of the test bars, each with a fresh account, before Gate 2."""
-    settings, ends = policy.settings, prepared.decision_rows(table, TEST, "signals")
+def consensus(policy: Policy, folder: Path, table: pd.DataFrame) -> Entries:
+    """What the team would enter on every synergy of the test bars, each with a fresh account, before Gate 2."""
+    settings, ends = policy.settings, prepared.decision_rows(table, TEST, "synergies")
     regime_rows = prepared.read_regime_rows(folder / "data/prepared/rde_training_data.h5")
-    rows = windows.prepared_rows(replay.m5, regime_rows, policy.fitted)
-    events = replay.m5.iloc[ends]
+    rows = windows.prepared_rows(table, regime_rows, policy.fitted)
+    events = table.iloc[ends]
     regime = regimes(policy.rde, rows, ends, settings.features)
     proposal = propose(policy.mrms, states(events, regime), events, settings.contract.tick)
-    given = exams.material(replay.m5, ends, rows, regime, proposal, settings, "cpu")
+    given = exams.material(table, ends, rows, regime, proposal, settings, "cpu")
     judged = exams.judge(policy.team, given, settings)
     taken = np.flatnonzero(judged.action != env.PASS)
     side = exams.sides(judged)[taken]

@@ -56,13 +56,13 @@ def market(edge, n=3000, seed=0):
     return Lessons(events, States(x, NAMES), r)
 
 
-def begun(lessons):
+def begun(lessons, side=0):
     torch.manual_seed(0)
     model = ensemble.new(NAMES, 5, PARAMS).eval()
     model.scale_to(torch.from_numpy(lessons.states.values).flatten(0, 1))
     fit.start_from_the_best_linear_answer(model, lessons, PARAMS)
     with torch.no_grad():
-        return model(torch.from_numpy(lessons.states.values[:, 0]))
+        return model(torch.from_numpy(lessons.states.values[:, side]))
 
 
 def cell(output):
@@ -80,6 +80,19 @@ def test_it_begins_with_the_bracket_that_pays_where_it_is_traded(seed):
     units, up = found.units.argmax(1).numpy(), given.states.values[:, 0, 0] > 0
     assert (units[up] > 0).mean() > 0.95
     assert (units[~up] == 0).mean() > 0.95
+
+
+def test_a_size_is_asked_for_on_the_side_that_pays():
+    """Where the signal is right it pays to go with it and never to go against it, whatever the market."""
+    given = market(0.5)
+    rng, seen = np.random.default_rng(5), given.states.values[:, 0, 0]
+    for side, pays in enumerate((0.5, 0.0)):
+        given.net_r[:, side, *GOOD] = rng.normal(-0.3 + pays * seen, 1.0)
+    up = seen > 0
+    asked = [begun(given, side).units.argmax(1).numpy() > 0 for side in range(2)]
+    assert asked[0][up].mean() > 0.95
+    assert asked[0][~up].mean() < 0.05
+    assert asked[1].mean() < 0.05
 
 
 def test_of_candidates_that_are_no_synergies_it_learns_nothing_of_brackets():

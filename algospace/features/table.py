@@ -28,8 +28,8 @@ SIDE = (
 )  # fmt: skip
 # What the risk subsystem and the decision records read of a row.
 EVENT = (
-    "close_utc", "session_close_utc", "m30_close_utc", "open", "high", "low", "close", "m30_atr", "volume_ratio",
-    "activity", "rsi_14", "momentum_5", "m30_lvn_support_price", "m30_lvn_support_strength", "m30_lvn_resistance_price",
+    "close_utc", "session_close_utc", "m30_close_utc", "close", "m30_atr", "volume_ratio", "activity", "rsi_14",
+    "momentum_5", "m30_lvn_support_price", "m30_lvn_support_strength", "m30_lvn_resistance_price",
     "m30_lvn_resistance_strength", "gate1_type", "gate1_direction", "gate1_bars_to_complete", "gate1_quality",
     "gate1_strength_mlmi", "gate1_strength_nwrqk", "gate1_strength_fvg", "candidate_direction",
 )  # fmt: skip

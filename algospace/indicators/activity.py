@@ -46,8 +46,7 @@ def activity(
     before; the value is the mean of ``x``. Both means are running ones, ``m += (x - m) / min(k, length)`` at their
     k-th observation: the plain mean at first, then one that forgets by ``1 / length`` a step. Volume has a day's
     shape that is far larger than its changes from day to day; against the bars before (`technical.volume_ratio`) or
-    the year before, these are not seen. A session whose first bars are missing is compared with
-    the wrong times.
+    the year before, these are not seen. A session whose first bars are missing is compared with the wrong times.
     """
     return Stream(params).update(volume, start_ms, session_id, is_synthetic)
 

@@ -96,8 +96,8 @@ def start_from_the_best_linear_answer(model: RiskEnsemble, lessons: Lessons, par
     It is what the agents fall back on: learning it by gradient takes longer than the states take to be learnt by heart.
     Cells are compared on what is decided on in the end, completed synergies with the signal, by their Sortino ratio
     where a linear forecast made at other times expects a gain: a bracket that loses on all events may be the best where
-    it pays, and elsewhere one passes. A size u is worth u f - b s u^2 / 2 at a forecast f, of either side (the second
-    order of its log growth; b the bet of a unit, s the mean square of r).
+    it pays, and elsewhere one passes. A size u is worth u f - b s u^2 / 2 at a forecast f that is linear in the state
+    of each side (the second order of its log growth; b the bet of a unit, s the mean square of r).
 
     Where not even the best cell earns `EVIDENCE` standard errors in this way there is nothing to pass by. Then it is
     the cell of the best ratio over all events, and the units that both the earlier and the later half of them bear
@@ -107,9 +107,9 @@ def start_from_the_best_linear_answer(model: RiskEnsemble, lessons: Lessons, par
     decided = _synergies(lessons)
     if len(decided) < forecast.PARTS or not params.synergy_share:
         decided = np.arange(len(lessons.net_r))
-    x = model.scaled(torch.from_numpy(lessons.states.values[decided])).double().numpy()
+    x = model.scaled(torch.from_numpy(lessons.states.values[decided])).double()
     r = lessons.net_r[decided].reshape(len(decided), 2, -1).astype(np.float64)
-    taken = np.where(forecast.out_of_sample(x[:, 0], r[:, 0]) > 0, r[:, 0], 0.0)
+    taken = np.where(forecast.out_of_sample(x[:, 0].numpy(), r[:, 0]) > 0, r[:, 0], 0.0)
     best = int(_sortinos(taken).argmax())
     foreseen = taken[:, best].mean() > EVIDENCE * taken[:, best].std() / np.sqrt(len(taken)) > 0
     if not foreseen:
@@ -120,8 +120,8 @@ def start_from_the_best_linear_answer(model: RiskEnsemble, lessons: Lessons, par
     with torch.no_grad():
         model.stop.linear.bias[stop] = model.target.linear.bias[reward] = FIRST_LOGIT
         if foreseen:
-            x, r = x.reshape(-1, x.shape[-1]), r[..., best].reshape(-1, 1)
-            expected = forecast.Forecast.fit(x, r)
+            sided = model.sided(x.flatten(0, 1)).numpy()
+            expected = forecast.Forecast.fit(sided, r[..., best].reshape(-1, 1))
             worth = units * expected.bias - bet * (r**2).mean() * units**2 / 2
             model.position.linear.weight.copy_(torch.from_numpy(FIRST_LOGIT * np.outer(units, expected.weights)))
             model.position.linear.bias.copy_(torch.from_numpy(FIRST_LOGIT * worth))

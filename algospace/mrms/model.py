@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from algospace import nets
 from algospace.errors import InputError
 from algospace.mrms.params import AdjustmentParams, LVNParams, MRMSParams
-from algospace.mrms.state import feature_names
+from algospace.mrms.state import SIDE, feature_names
 
 AGENTS = ("position", "stop", "target")
 EMBEDDING = 8
@@ -32,23 +32,26 @@ class Output(NamedTuple):
 
 
 class Agent(nn.Module):
-    """A distribution over choices: logits linear in the state plus what a network adds.
+    """A distribution over choices: logits linear in the state of each side, plus what a network adds.
 
     The network starts at zero, so that an agent that finds nothing more keeps the linear answer that it begins with.
     """
 
     def __init__(self, n_features: int, hidden_dim: int, n_choices: int, dropout: float) -> None:
         super().__init__()
-        self.linear = nn.Linear(n_features, n_choices)
+        self.linear = nn.Linear(2 * n_features, n_choices)
         self.network = nets.mlp([n_features, hidden_dim, max(hidden_dim // 2, 1), n_choices], dropout)
         for layer in (self.linear, self.network[-1]):
             nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, n_features) -> probabilities (batch, n_choices), mean square (batch,) of the network's part."""
+    def forward(self, x: Tensor, sided: Tensor) -> tuple[Tensor, Tensor]:
+        """Answer states (batch, n_features), given also as `RiskEnsemble.sided` makes them.
+
+        Returns probabilities (batch, n_choices) and the mean square (batch,) of the network's part.
+        """
         own = self.network(x)
-        return (self.linear(x) + own).softmax(-1), (own**2).mean(-1)
+        return (self.linear(sided) + own).softmax(-1), (own**2).mean(-1)
 
 
 class RiskEnsemble(nn.Module):
@@ -59,7 +62,7 @@ class RiskEnsemble(nn.Module):
     Parameters
     ----------
     features
-        Names of the state's features, in their order.
+        Names of the state's features, in their order; `algospace.mrms.state.SIDE` is one of them.
     n_units
         Most units the position agent may propose.
     stops, rewards
@@ -85,6 +88,7 @@ class RiskEnsemble(nn.Module):
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.lvn, self.adjustment = LVNParams(**lvn), AdjustmentParams(**adjustment)
         n = len(features)
+        self.side = features.index(SIDE)
         # Set by `scale_to` on the rows that train: features differ in size by a factor of a hundred.
         self.register_buffer("center", torch.zeros(n))
         self.register_buffer("scale", torch.ones(n))
@@ -109,10 +113,19 @@ class RiskEnsemble(nn.Module):
         """States (batch, features) in standard deviations of train."""
         return ((x - self.center) / self.scale).clamp(-FARTHEST, FARTHEST)
 
+    def sided(self, x: Tensor) -> Tensor:
+        """Scaled states (batch, features), and each feature times the side: (batch, 2 features).
+
+        What is linear in these is linear in the state of each side on its own: the same market may pay the one and not
+        the other.
+        """
+        return torch.cat([x, x * x[:, self.side, None]], dim=-1)
+
     def forward(self, x: Tensor) -> Output:
         """(batch, features) -> `Output`."""
         x = self.scaled(x)
-        agents = [agent(x) for agent in (self.position, self.stop, self.target)]
+        sided = self.sided(x)
+        agents = [agent(x, sided) for agent in (self.position, self.stop, self.target)]
         # The coordinator judges the agents; it must not bend them.
         own = torch.stack([probabilities.detach().amax(-1) for probabilities, _ in agents], dim=-1)
         embedding = torch.tanh(self.embed(x))

@@ -42,14 +42,15 @@ def risk_loss(output: Output, net_r: Tensor, stops: Tensor, rewards: Tensor, par
     any unit is proposed there: what a bracket does where nobody trades it is nothing against it. Sortino is scale-free
     and says nothing of size, nor does its gradient reach it: the units maximise the log growth of the cell that would
     be executed, with a bet of unit_risk / kelly_fraction a unit, which is fractional Kelly. Risk consistency: relative
-    variance of the units-times-stop risk, and a pull of the target to two stops. The shrink term holds each event's
-    logits near the linear ones.
+    variance of the units-times-stop risk and a pull of the target to two stops, of the events that are traded: a pass
+    is no risk of 0, else whoever passes often would pay for it. The shrink term holds each event's logits near the
+    linear ones.
     """
     units, stop, target = output.units, output.stop, output.target
-    cells = stop[:, :, None] * target[:, None, :]
-    cells_taken = (1 - units.detach()[:, :1, None]) * cells
-    mean = (cells_taken * net_r).sum((1, 2)).mean()
-    downside = (cells_taken * net_r.clamp(max=0) ** 2).sum((1, 2)).mean()
+    traded = 1 - units[:, 0]
+    cells = traded.detach()[:, None, None] * stop[:, :, None] * target[:, None, :]
+    mean = (cells * net_r).sum((1, 2)).mean()
+    downside = (cells * net_r.clamp(max=0) ** 2).sum((1, 2)).mean()
     sortino = mean / (downside + FLOOR * (net_r**2).mean() + 1e-12).sqrt()
 
     executed = executed_r(output, net_r)
@@ -58,8 +59,11 @@ def risk_loss(output: Output, net_r: Tensor, stops: Tensor, rewards: Tensor, par
     wealth = (1 + bet * count * executed[:, None]).clamp(min=LEAST_WEALTH)
     growth = (units * wealth.log() / bet).sum(1).mean()
 
-    risk = (units * count).sum(1) * (stop * stops).sum(1)
-    consistency = risk.var() / (risk.mean() ** 2 + 0.01) + 0.1 * ((target * rewards).sum(1) - 2).abs().mean()
+    share = traded.detach() / (traded.detach().sum() + 1e-9)
+    risk = (units * count).sum(1) / (traded + 1e-9) * (stop * stops).sum(1)
+    mean_risk = (share * risk).sum()
+    spread = (share * (risk - mean_risk) ** 2).sum() / (mean_risk**2 + 0.01)
+    consistency = spread + 0.1 * (share * ((target * rewards).sum(1) - 2).abs()).sum()
     entropy = sum(-(p * p.clamp(min=1e-9).log()).sum(1).mean() for p in (stop, target))
     agents = -sortino - growth + params.consistency * consistency - params.entropy * entropy
     agents = agents + params.shrink * output.deviation.mean()

@@ -8,12 +8,13 @@ import pandas as pd
 from algospace.data.bars import Columns, from_ms, to_ms
 from algospace.mrms.track import ACCOUNT, FRESH
 
+SIDE = "with_signal"  # the feature that says from which side a state is seen:
+SIDES = (1, -1)  # with the signal, against it: the second axis of every state and proposal
 CONTEXT = (
-    "type_1", "type_2", "type_3", "type_4", "with_signal", "strength_mlmi", "strength_nwrqk", "strength_fvg",
+    "type_1", "type_2", "type_3", "type_4", SIDE, "strength_mlmi", "strength_nwrqk", "strength_fvg",
     "bars_to_complete", "quality", "atr_share", "volume_ratio", "momentum", "rsi", "activity", "hour_sin", "hour_cos",
     "behind_distance", "behind_strength", "ahead_distance", "ahead_strength", "time_left",
 )  # fmt: skip
-SIDES = (1, -1)  # with the signal, against it: the second axis of every state and proposal
 
 
 class States(NamedTuple):

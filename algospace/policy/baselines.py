@@ -11,7 +11,7 @@ from algospace.policy.decide import Settings, synergy_rows
 from algospace.policy.params import ExportParams
 from algospace.policy.simulation import TRADE_COLUMNS, Order, Simulation, simulate
 
-HOLD = "buy and hold"
+HOLD, EVERY_SYNERGY = "buy and hold", "every synergy, fixed risk"
 
 
 def baselines(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int) -> dict[str, Simulation]:
@@ -19,7 +19,7 @@ def baselines(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_
     return {
         "flat": _untraded(m5, np.full(len(m5), settings.market.account.equity), first_row),
         HOLD: buy_and_hold(m5, settings, params, first_row),
-        "every synergy, fixed risk": every_synergy(m5, settings, params, first_row),
+        EVERY_SYNERGY: every_synergy(m5, settings, params, first_row),
     }
 
 

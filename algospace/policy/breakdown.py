@@ -18,9 +18,9 @@ SYNERGIES = ("MLMI, NW-RQK, FVG", "MLMI, FVG, NW-RQK", "NW-RQK, FVG, MLMI", "NW-
 UNJUDGED = "not judged"  # refused before anything was computed
 
 
-def funnel(replay: Replay, first_row: int) -> dict[str, int]:
+def funnel(replay: Replay) -> dict[str, int]:
     """How many of the bars survive each gate."""
-    m5 = replay.m5.iloc[first_row:]
+    m5 = replay.m5.iloc[replay.first_row :]
     judged = [r for r in replay.records if "consensus" in r]
     agreed = [r for r in judged if r["consensus"]["action"] == "with"]
     return {

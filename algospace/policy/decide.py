@@ -17,6 +17,7 @@ from algospace.consensus import Gate2Params, Passes
 from algospace.data.bars import Columns, columns, frame, to_ms
 from algospace.data.contracts import Contract
 from algospace.data.params import DataParams
+from algospace.errors import InputError
 from algospace.features import prepared, windows
 from algospace.features import table as table_module
 from algospace.features.fitted import Fitted
@@ -73,6 +74,7 @@ class Replay(NamedTuple):
     simulation: Simulation
     m5: pd.DataFrame  # the feature table that was decided on,
     m30: pd.DataFrame  # and that of its half hours
+    first_row: int  # of m5 that counts; earlier ones have warmed the features up
 
     def rows(self, policy: Policy) -> Rows:
         """What the models of ``policy`` see of every bar."""
@@ -263,7 +265,15 @@ def decide(
     Replay
         The records of the first n bars are the first records of all bars: nothing in a record comes later than its
         time.
+
+    Raises
+    ------
+    InputError
+        If no bar closes at ``trade_from`` or later.
     """
+    if trade_from is not None and not (bars["close_utc"] >= trade_from).any():
+        last = bars["close_utc"].iloc[-1]
+        raise InputError(f"expected bars from {trade_from} on, found none; the last closes {last}")
     settings = policy.settings
     first = None if trade_from is None else int(to_ms(pd.Series([trade_from]))[0])
     decider = Decider(policy, account, first)
@@ -277,7 +287,7 @@ def decide(
         [trade for step in steps for trade in step.trades], decider.simulator.finish(), m5, settings.contract,
         settings.market, start, first_row,
     )  # fmt: skip
-    return Replay([record for step in steps for record in step.decisions], simulation, m5, m30)
+    return Replay([record for step in steps for record in step.decisions], simulation, m5, m30, first_row)
 
 
 def _is_read(name: str) -> bool:

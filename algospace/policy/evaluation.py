@@ -9,7 +9,6 @@ from algospace import evidence, market, performance, track_record
 from algospace.calibration import Reliability, reliability
 from algospace.data import sessions
 from algospace.data.contracts import Contract
-from algospace.errors import InputError
 from algospace.features import windows
 from algospace.features.windows import Rows
 from algospace.marl import exams
@@ -33,7 +32,6 @@ class Evaluation(NamedTuple):
     settings: Settings
     params: ExportParams
     replay: Replay
-    first_row: int  # of the replay's feature table that counts; earlier rows have warmed the features up
     records: dict[str, Simulation]  # `POLICY` first, `AGAINST` next where there is one, then the baselines
     summaries: dict[str, dict[str, Any]]  # of each record
     evidence: dict[str, Any]  # what the policy's Sharpe ratio is worth
@@ -70,13 +68,8 @@ def evaluate(
         If no bar closes at ``trade_from`` or later.
     """
     settings = policy.settings
-    if trade_from is not None and not (bars["close_utc"] >= trade_from).any():
-        raise InputError(
-            f"expected bars from {trade_from} on, found none; the last closes {bars['close_utc'].iloc[-1]}"
-        )
     replay = decide(policy, bars, trade_from)
-    m5 = replay.m5
-    first_row = 0 if trade_from is None else int(np.searchsorted(m5["close_utc"], trade_from))
+    m5, first_row = replay.m5, replay.first_row
     records = {POLICY: replay.simulation}
     if against is not None:
         same = against.settings._replace(contract=settings.contract, market=settings.market)
@@ -86,8 +79,8 @@ def evaluate(
     whole = windows.complete(rows, settings.features)
     found = {name: summary(name, record, m5, settings, params, first_row) for name, record in records.items()}
     return Evaluation(
-        settings, params, replay, first_row, records, found,
-        evidence_of(replay.simulation, settings.contract, params, tried), funnel(replay, first_row),
+        settings, params, replay, records, found,
+        evidence_of(replay.simulation, settings.contract, params, tried), funnel(replay),
         refusals(replay.records), breakdowns(replay, params, settings.seed),
         confidence_on_candidates(policy, m5, rows, whole, first_row),
         regime_vectors(policy, replay.m30, rows, whole, first_row),

@@ -41,13 +41,10 @@ def see(policy: Policy, bars: pd.DataFrame, start: pd.Timestamp | None = None) -
     InputError
         When no bar is left to be judged.
     """
-    if start is not None and not (bars["close_utc"] >= start).any():
-        raise InputError(f"expected bars from {start} on, found none; the last closes {bars['close_utc'].iloc[-1]}")
     replay = decide(policy, bars, start)
     rows = replay.rows(policy)
-    first = 0 if start is None else int(np.searchsorted(replay.m5["close_utc"], start))
     counted = ~replay.m5["is_synthetic"].to_numpy(bool) & (rows.m30_row >= 0)
-    counted[:first] = False
+    counted[: replay.first_row] = False
     at = rows.m30_row[counted]
     kind = next(kind for kind, names in windows.REGIME.items() if len(names) == rows.regime.shape[1])
     parts = (

@@ -48,7 +48,7 @@ def report_data(
     validation
         Rows of the validation table; none for bars that are not the project's own.
     """
-    bars = found.replay.m5.iloc[found.first_row :]
+    bars = found.replay.m5.iloc[found.replay.first_row :]
     first, last = (str(bars["close_utc"].iloc[k].date()) for k in (0, -1))
     symbol = found.settings.contract.symbol
     return ReportData(

@@ -96,9 +96,11 @@ def slow_loss(units, stop, target, net_r, run):
         kelly += sum(units[e, u] * np.log(1 + bet * u * executed) / bet for u in range(UNITS + 1)) / n
         entropy -= sum(p * np.log(p) for p in [*stop[e], *target[e]] if p > 0) / n
     sortino = mean / np.sqrt(downside + 1e-3 * square)
-    risk = (units @ np.arange(UNITS + 1)) * (stop @ np.array(STOPS))
-    spread = risk.var(ddof=1) / (risk.mean() ** 2 + 0.01)
-    pull = np.abs(target @ np.array(REWARDS) - 2).mean()
+    traded = 1 - units[:, 0]  # risk and target count where there is a trade
+    risk = (units @ np.arange(UNITS + 1)) / traded * (stop @ np.array(STOPS))
+    middle = np.average(risk, weights=traded)
+    spread = np.average((risk - middle) ** 2, weights=traded) / (middle**2 + 0.01)
+    pull = np.average(np.abs(target @ np.array(REWARDS) - 2), weights=traded)
     return -sortino - kelly + run.consistency * (spread + 0.1 * pull) - run.entropy * entropy, sortino
 
 
@@ -402,10 +404,25 @@ def test_an_event_that_nobody_trades_says_nothing_of_brackets():
     assert loss_of(half, stop, target, net_r, params())[1] != loss_of(half, stop, target, other, params())[1]
 
 
+def test_whoever_passes_pays_nothing_for_it():
+    """Risk consistency is that of trades: a size of 0 for certain at the second event changes none of it."""
+    stop, target, net_r = [[0, 1, 0]] * 3, [[0.1, 0.2, 0.3, 0.4]] * 3, np.zeros((3, 3, 4))
+    once, twice = [0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0]
+    run, free = params(consistency=0.5, entropy=0.0), params(consistency=0.0, entropy=0.0)
+
+    def price(units):
+        with_it, without = (loss_of(units, stop, target, net_r, given)[0] for given in (run, free))
+        return with_it - without
+
+    never = [1, 0, 0, 0, 0, 0]
+    assert price([once, never, once]) == pytest.approx(price([once, once, once]), rel=1e-6)
+    assert price([once, never, twice]) > 2 * price([once, once, once])
+
+
 def test_the_default_network():
     model = ensemble.new(feature_names(8), 5, DEFAULT)
     assert len(model.config["features"]) == 40
-    assert sum(p.numel() for p in model.parameters()) == 16_847
+    assert sum(p.numel() for p in model.parameters()) == 17_887
 
 
 # Outcomes

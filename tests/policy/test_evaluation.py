@@ -44,7 +44,7 @@ def replay(found):
 
 
 def test_funnel_narrows(replay):
-    steps = breakdown.funnel(replay, FIRST)
+    steps = breakdown.funnel(replay)
     counts = list(steps.values())
     assert counts == sorted(counts, reverse=True)
     assert steps["bars"] == len(replay.m5) - FIRST
