@@ -51,7 +51,7 @@ class Phase(NamedTuple):
 
     stage: str
     state: str  # up to date, or why it will run
-    seconds: float | None  # what its last finished run here took; None where there was none
+    seconds: float | None  # what its last whole run here took; None where there was none
     note: str = ""
 
 
@@ -188,7 +188,7 @@ def _gate1() -> list[Check]:
 
 
 def plan(changed: Mapping[str, list[str]]) -> list[Phase]:
-    """Which stages run next, and what they took when they last ran to their end here."""
+    """Which stages run next, and what they took when they last ran here from beginning to end."""
     phases, waits = [], ""
     for stage in status.STAGES:
         if stage in changed:
@@ -201,16 +201,18 @@ def plan(changed: Mapping[str, list[str]]) -> list[Phase]:
 
 
 def _seconds(stage: str) -> float | None:
-    path = LOGS / f"{stage}.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in reversed(lines):
+    """Time of the last run that did everything itself: one that went on from a saved state did a part."""
+    path, seconds, whole = LOGS / f"{stage}.jsonl", None, False
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             entry = json.loads(line)
         except ValueError:
             continue  # a line that a kill cut short
-        if entry.get("event") == "end" and entry.get("result") == "done":
-            return float(entry["seconds"])
-    return None
+        event = entry.get("event")
+        whole = event == "start" or (whole and event != "resumed")
+        if whole and event == "end" and entry.get("result") == "done":
+            seconds = float(entry["seconds"])
+    return seconds
 
 
 def _interrupted(stage: str) -> str:
@@ -254,6 +256,6 @@ def lines(found: Readiness, colour: bool) -> list[str]:
         shown.append(f"      {phase.stage:<10} {phase.state}; {time}{note}")
     known = [phase.seconds for phase in found.plan if phase.state != "up to date"]
     if known and None not in known:
-        shown.append(f"      {'in all':<10} {sum(filter(None, known)):.0f} s, if the last run of each was a whole one")
+        shown.append(f"      {'in all':<10} {sum(filter(None, known)):.0f} s")
     shown.append(painted(32, "ready: dvc repro") if found.ready else painted(31, "not ready"))
     return shown

@@ -99,6 +99,17 @@ def test_a_queue_runs_elsewhere_and_is_taken_over(project):
     assert list(changed) == [LR]
 
 
+def test_a_temporary_copy_runs_it_and_this_folder_stays_as_it_is(project):
+    before = project.digests()
+    project.ok("dvc", "exp", "run", "--temp", "--name", "apart", "mrms", "-S", "mrms.hidden_dim=12")
+    assert project.digests() == before
+    assert project.ok("git", "status", "--short", "--untracked-files=no") == ""
+    assert project.ok("dvc", "exp", "list", "--name-only").split() == ["apart"]
+    project.ok("dvc", "exp", "apply", "apart")
+    assert value(project, "mrms.hidden_dim") == 12
+    assert "up to date" in project.ok("dvc", "status", "mrms")
+
+
 def test_the_artifact_is_the_bundle_and_a_tag_brings_it_back(project, tmp_path):
     declared = yaml.safe_load((project.folder / "dvc.yaml").read_text())["artifacts"]["bundle"]
     assert (project.folder / declared["path"]).is_dir()

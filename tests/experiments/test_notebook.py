@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).parents[2]
+IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@example.org")
 STAGES = """
 stages:
   first: {cmd: cp raw first, deps: [raw], outs: [first]}
@@ -26,7 +27,8 @@ def git(folder, *arguments):
 
 
 def dvc(folder, *arguments):
-    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=True, capture_output=True)
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def origin(tmp_path):
     dvc(folder, "repro", "first")
     dvc(folder, "push")
     git(folder, "add", ".")
-    git(folder, "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message", "a")
+    git(folder, *IDENTITY, "commit", "--quiet", "--message", "a")
     return folder
 
 
@@ -80,6 +82,26 @@ def test_the_notebook_clones_pulls_runs_and_pushes(origin, tmp_path, monkeypatch
     dvc(other, "remote", "modify", "store", "url", str(tmp_path / "store"))
     dvc(other, "pull", "second")
     assert (other / "second").read_text() == "bars\nbars\n"
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_is_finished_outlives_a_run_that_fails(origin, tmp_path, monkeypatch):
+    with (origin / "dvc.yaml").open("a") as file:
+        file.write("  third: {cmd: cat nothing > third, deps: [second], outs: [third]}\n")
+    git(origin, *IDENTITY, "commit", "--quiet", "--all", "--message", "a stage that fails")
+    work, next_day = tmp_path / "work", tmp_path / "next"
+    work.mkdir()
+    with pytest.raises(CellExecutionError, match="dvc repro"):
+        executed(work, monkeypatch, str(origin))
+    (origin / "nothing").write_text("")
+    git(origin, "add", "nothing")
+    git(origin, *IDENTITY, "commit", "--quiet", "--message", "mended")
+    next_day.mkdir()
+    cells = executed(next_day, monkeypatch, str(origin)).cells
+    ran = "".join(output.get("text", "") for cell in cells if cell.cell_type == "code" for output in cell.outputs)
+    assert "Running stage 'third'" in ran
+    assert "Running stage 'second'" not in ran
+    assert (next_day / "project/second").read_text() == "bars\nbars\n"
 
 
 @pytest.mark.filterwarnings("default")

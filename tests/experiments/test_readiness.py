@@ -62,6 +62,22 @@ def test_the_plan_names_what_runs_and_does_not_invent_a_time(inside, capsys):
     assert "in all" not in out
 
 
+def test_the_time_is_that_of_a_run_from_beginning_to_end(inside, capsys):
+    """A run that went on from a saved state, one that failed and a line cut short say nothing of how long it takes."""
+    entries = [
+        {"event": "start"}, {"event": "end", "result": "done", "seconds": 71.0},
+        {"event": "start"}, {"event": "end", "result": "killed", "seconds": 13.0},
+        {"event": "start"}, {"event": "resumed", "step": 4}, {"event": "end", "result": "done", "seconds": 5.0},
+    ]  # fmt: skip
+    log = inside.folder / "logs/marl.jsonl"
+    log.write_text("\n".join(map(json.dumps, entries)) + '\n{"event": "sta')
+    plan = {phase["stage"]: phase for phase in as_json(capsys)["plan"]}
+    assert plan["marl"]["seconds"] == 71.0
+    log.write_text("\n".join(map(json.dumps, entries[4:])))
+    plan = {phase["stage"]: phase for phase in as_json(capsys)["plan"]}
+    assert plan["marl"]["seconds"] is None
+
+
 def test_each_failing_check_says_what_to_do(inside, capsys):
     (inside.folder / "requirements.lock").write_text("numpy==0.1\nno-such-package==1.0\n")
     inside.params(rde__patch="four")
