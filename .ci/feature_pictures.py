@@ -36,15 +36,15 @@ def marks(axes: Axes, x: np.ndarray, at: pd.Series, signal: pd.Series) -> None:
 
 
 def draw(directory: Path) -> None:
-    """Write ``indicators.png``: six panels over the same bars."""
+    """Write ``indicators.png``: seven panels over the same bars."""
     m5 = drawn_rows()
     x = np.arange(len(m5))
     half_hours = m5["m30_close_utc"] != m5["m30_close_utc"].shift()
     m30, x30 = m5[half_hours], x[half_hours]
     mark = plotting.watermark(artefacts.read_json(PREPARED / "manifest.json")["source"])
-    with plotting.drawn(directory / "indicators.png", 11, 15, mark) as figure:
-        panels = figure.subplots(6, 1, sharex=True)
-        kernel, mlmi, gaps, nodes, scores, events = panels
+    with plotting.drawn(directory / "indicators.png", 11, 17, mark) as figure:
+        panels = figure.subplots(7, 1, sharex=True)
+        kernel, mlmi, gaps, nodes, scores, busy, events = panels
         kernel.set_title("Heiken Ashi close and NW-RQK (30 minutes); triangles: its signals")
         kernel.plot(x30, m30["m30_ha_close"], color=COLOURS[6], linewidth=0.8)
         kernel.plot(x30, m30["m30_nwrqk_value"], color=BLUE)
@@ -66,6 +66,9 @@ def draw(directory: Path) -> None:
         for i in range(SCORES):
             scores.plot(x30, m30[f"m30_mmd_{i}"], color=COLOURS[i], linewidth=1, label=f"m30_mmd_{i}")
         scores.legend(ncols=SCORES, loc="upper left")
+        busy.set_title("Activity: volume against the usual at its time of the session, logarithm (5 minutes)")
+        busy.plot(x, m5["activity"], color=BLUE)
+        busy.axhline(0, color=COLOURS[6], linewidth=0.8)
         events.set_title("Gate 1: completed synergies, long and short, on the close (5 minutes)")
         events.plot(x, m5["close"], color=COLOURS[6], linewidth=0.8)
         marks(events, x, m5["close"], m5["gate1_direction"].where(m5["gate1_type"] != 0, 0))

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from _measure import main, seconds
 
-from algospace.indicators import fvg, lvn, mlmi, mmd, nwrqk, signature, technical
+from algospace.indicators import activity, fvg, lvn, mlmi, mmd, nwrqk, signature, technical
 from algospace.indicators.params import IndicatorParams
 from algospace.pipeline.config import load_params
 
 PARAMS = load_params("indicators", IndicatorParams, Path(__file__).parents[1] / "params.yaml")
 GOALS = {
     "nwrqk": 1_000_000, "mlmi": 200_000, "fvg": 2_000_000, "lvn": 50_000, "mmd12": 10_000, "sig155": 250_000,
-    "tactical": None,
+    "tactical": None, "activity": None,
 }  # fmt: skip
 
 
@@ -172,6 +172,26 @@ def rows(quick: bool) -> Iterable[Callable[[], dict[str, Any]]]:
     yield row(
         "tactical", n, lambda: technical.tactical(*columns, p.volume_window, p.momentum_bars), talib_set, n, repeats
     )
+
+    five_minutes = 300_000
+    start = np.arange(n) * five_minutes
+
+    def naive_activity() -> list[float]:
+        usual: dict[int, tuple[int, float]] = {}
+        mean, values = 0.0, []
+        for t in range(20_000):
+            x = float(np.log(b.volume[t]))
+            seen, level = usual.get(t % 46, (0, 0.0))
+            if seen:
+                mean += (x - level - mean) / p.activity.bars
+            usual[t % 46] = (seen + 1, level + (x - level) / min(seen + 1, p.activity.sessions))
+            values.append(mean)
+        return values
+
+    yield row(
+        "activity", n, lambda: activity.activity(b.volume, start, b.session, b.synthetic, p.activity),
+        naive_activity, 20_000, repeats,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def test_only_rows_of_train_are_drawn(tmp_path, monkeypatch):
 
 def test_the_page_names_columns_that_are_drawn():
     page, code = (ROOT / "docs/features.md").read_text(), SCRIPT.read_text()
-    named = set(re.findall(r"`((?:m30|fvg|gate1)_\w+)`", page)) - {"m30_mmd_0", "m30_mmd_11"}
+    named = set(re.findall(r"`((?:m30|fvg|gate1)_\w+|activity)`", page)) - {"m30_mmd_0", "m30_mmd_11"}
     assert len(named) > 8
     for name in named:
         kind = re.sub("(support|resistance)_price", "{name}_price", name)
