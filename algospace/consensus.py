@@ -74,17 +74,22 @@ def masks(team: Team, seed: int) -> list[Tensor]:
 Passes = Callable[[Observation], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def passes(team: Team, masks: list[Tensor]) -> Passes:
-    """The 50 passes as PyTorch runs them.
+def answers(team: Team, observation: Observation, masks: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities that the 50 passes give for one event, as `combine` takes them.
 
     The trunks, which no dropout touches, run once: that is a pass's own result, fifty times.
     """
+    states, context = team.encode(observation)
+    output = team.respond(states.expand(PASSES, -1, -1), context.expand(PASSES, -1), masks)
+    return output.action.softmax(-1), output.timing.softmax(-1), output.confidence.sigmoid()
+
+
+def passes(team: Team, masks: list[Tensor]) -> Passes:
+    """The 50 passes as PyTorch runs them."""
 
     @torch.no_grad()
     def run(observation: Observation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        states, context = team.encode({name: value.to(masks[0].device) for name, value in observation.items()})
-        output = team.respond(states.expand(PASSES, -1, -1), context.expand(PASSES, -1), masks)
-        parts = output.action.softmax(-1), output.timing.softmax(-1), output.confidence.sigmoid()
+        parts = answers(team, {name: value.to(masks[0].device) for name, value in observation.items()}, masks)
         action, timing, confidence = (part.double().cpu().numpy() for part in parts)
         return action, timing, confidence
 

@@ -265,15 +265,7 @@ def decide(
     Replay
         The records of the first n bars are the first records of all bars: nothing in a record comes later than its
         time.
-
-    Raises
-    ------
-    InputError
-        If no bar closes at ``trade_from`` or later.
     """
-    if trade_from is not None and not (bars["close_utc"] >= trade_from).any():
-        last = bars["close_utc"].iloc[-1]
-        raise InputError(f"expected bars from {trade_from} on, found none; the last closes {last}")
     settings = policy.settings
     first = None if trade_from is None else int(to_ms(pd.Series([trade_from]))[0])
     decider = Decider(policy, account, first)
@@ -288,6 +280,12 @@ def decide(
         settings.market, start, first_row,
     )  # fmt: skip
     return Replay([record for step in steps for record in step.decisions], simulation, m5, m30, first_row)
+
+
+def require_bars_from(bars: pd.DataFrame, start: pd.Timestamp | None) -> None:
+    """Raise `InputError` if no bar closes at ``start`` or later: `decide` would have nothing to decide."""
+    if start is not None and not (bars["close_utc"] >= start).any():
+        raise InputError(f"expected bars from {start} on, found none; the last closes {bars['close_utc'].iloc[-1]}")
 
 
 def _is_read(name: str) -> bool:

@@ -16,7 +16,7 @@ from algospace.mrms.proposal import propose
 from algospace.mrms.state import states
 from algospace.policy.baselines import HOLD, baselines, cost_ladder, random_traders
 from algospace.policy.breakdown import breakdowns, closed_trades, funnel, refusals
-from algospace.policy.decide import Policy, Replay, Settings, decide, regimes
+from algospace.policy.decide import Policy, Replay, Settings, decide, regimes, require_bars_from
 from algospace.policy.params import ExportParams
 from algospace.policy.simulation import Simulation
 from algospace.trials import Trials
@@ -68,6 +68,7 @@ def evaluate(
         If no bar closes at ``trade_from`` or later.
     """
     settings = policy.settings
+    require_bars_from(bars, trade_from)
     replay = decide(policy, bars, trade_from)
     m5, first_row = replay.m5, replay.first_row
     records = {POLICY: replay.simulation}

@@ -29,7 +29,7 @@ OUTPUTS = ("action", "timing", "confidence")  # probabilities of the 50 passes
 
 
 class _Passes(nn.Module):
-    """The 50 passes of a team for one event, as `algospace.consensus.passes` runs them."""
+    """The 50 passes of a team for one event, their masks given."""
 
     def __init__(self, team: agents.Team, names: list[str]) -> None:
         super().__init__()
@@ -37,12 +37,8 @@ class _Passes(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         *seen, masks = inputs
-        states, context = self.team.encode(dict(zip(self.names, seen, strict=True)))
-        output = self.team.respond(
-            states.expand(consensus.PASSES, -1, -1), context.expand(consensus.PASSES, -1),
-            list(torch.split(masks, self.team.mask_sizes, dim=1)),
-        )  # fmt: skip
-        return output.action.softmax(-1), output.timing.softmax(-1), output.confidence.sigmoid()
+        observation = dict(zip(self.names, seen, strict=True))
+        return consensus.answers(self.team, observation, list(torch.split(masks, self.team.mask_sizes, dim=1)))
 
 
 class _Risk(nn.Module):

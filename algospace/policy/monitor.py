@@ -12,7 +12,7 @@ from algospace.drift import Drift
 from algospace.errors import InputError
 from algospace.features import table as table_module
 from algospace.features import windows
-from algospace.policy.decide import Policy, decide
+from algospace.policy.decide import Policy, decide, require_bars_from
 from algospace.policy.records import Decision
 
 
@@ -41,6 +41,7 @@ def see(policy: Policy, bars: pd.DataFrame, start: pd.Timestamp | None = None) -
     InputError
         When no bar is left to be judged.
     """
+    require_bars_from(bars, start)
     replay = decide(policy, bars, start)
     rows = replay.rows(policy)
     counted = ~replay.m5["is_synthetic"].to_numpy(bool) & (rows.m30_row >= 0)
