@@ -13,7 +13,9 @@ def print_metrics(arguments: argparse.Namespace) -> None:
     """``algospace metrics``."""
 
     def lines(name: str, value: object) -> Iterator[str]:
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name.endswith(".months"):
+            yield f"  {name:<48} of {len(value)}, in the file"
+        elif isinstance(value, dict):
             for key, item in value.items():
                 yield from lines(f"{name}.{key}" if name else key, item)
         else:
