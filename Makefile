@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .PHONY: setup setup-dev repro test check format bench experiments docs sweep rde-distributed marl-distributed dist clean help
 
 help:            ## this list
-	@grep -E '^[a-z-]+: .*##' Makefile | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+: .*##' Makefile | sed 's/:.*## */\t/' | awk -F'\t' '{printf "%-18s%s\n", $$1, $$2}'
 
 # The install is skipped while the lock files and the package metadata are the ones that were installed.
 setup:           ## .venv with the locked run-time dependencies and the package, editable

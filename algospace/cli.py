@@ -53,19 +53,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"algospace {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    params = commands.add_parser("params", help="validate every section of params.yaml")
+    def add(name: str, says: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=says, description=says)
+
+    params = add("params", "validate every section of params.yaml")
     params.set_defaults(run="project.check_params")
 
-    metrics = commands.add_parser("metrics", help="the metrics of the last run, a line each")
+    metrics = add("metrics", "the metrics of the last run, a line each")
     metrics.set_defaults(run="record.print_metrics")
 
-    profile = commands.add_parser(
-        "profile", help="write a profile's values into params.yaml (default, full, prd, legacy200)"
+    profile = add(
+        "profile", "write a profile's values into params.yaml (default, full, prd, legacy200, bench, prop_firm)"
     )
     profile.add_argument("name", metavar="NAME")
     profile.set_defaults(run="project.set_profile")
 
-    download = commands.add_parser("download", help="5-minute bars of Yahoo's last 60 days, added to a CSV file")
+    download = add("download", "5-minute bars of Yahoo's last 60 days, added to a CSV file")
     download.add_argument("--symbol", default="SPY", help="as Yahoo writes it (default: SPY)")
     download.add_argument("--days", type=int, default=59, help="how far back (default and most: 59)")
     download.add_argument(
@@ -73,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     download.set_defaults(run="bars.download_bars")
 
-    features = commands.add_parser("features", help="the feature table of a bar file, as prepare computes it")
+    features = add("features", "the feature table of a bar file, as prepare computes it")
     features.add_argument("bars", metavar="BARS", type=Path, help="CSV (plain or gzip) or Parquet; 5 or 30 minutes")
     features.add_argument("--out", metavar="FILE.parquet", type=Path, required=True)
     features.add_argument(
@@ -84,13 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     features.set_defaults(run="bars.write_features")
 
-    verify = commands.add_parser(
-        "verify", help="check every hash of a bundle and make its golden decisions again (exit 3 when refused)"
-    )
+    verify = add("verify", "check every hash of a bundle and make its golden decisions again (exit 3 when refused)")
     verify.add_argument("bundle", metavar="BUNDLE", type=Path)
     verify.set_defaults(run="decisions.verify")
 
-    decide = commands.add_parser("decide", help="one JSON line per Gate-1 event: the decision, or the refusal and why")
+    decide = add("decide", "one JSON line per Gate-1 event: the decision, or the refusal and why")
     decide.add_argument("bundle", metavar="BUNDLE", type=Path)
     decide.add_argument(
         "bars", metavar="BARS", type=Path, help="CSV (plain or gzip) or Parquet, read as the bundle's own"
@@ -105,9 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     decide.add_argument("--onnx", action="store_true", help="run the 50 passes of the consensus by ONNX Runtime")
     decide.set_defaults(run="decisions.print_decisions")
 
-    report = commands.add_parser(
-        "report", help="what a bundle earns on bars, beside baselines and chance: an HTML page"
-    )
+    report = add("report", "what a bundle earns on bars, beside baselines and chance: an HTML page")
     report.add_argument("bundle", metavar="BUNDLE", type=Path)
     report.add_argument("bars", metavar="BARS", type=Path, help="CSV (plain or gzip) or Parquet")
     report.add_argument("--against", metavar="BUNDLE2", type=Path, help="another bundle, on the same bars and costs")
@@ -117,9 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     report.set_defaults(run="judging.write_report")
 
-    monitor = commands.add_parser(
+    monitor = add(
         "monitor",
-        help="do the inputs, the confidence and the refusals still look like train? (exit 1 when they drifted)",
+        "do the inputs, the confidence and the refusals still look like train? (exit 1 when they drifted)",
     )
     monitor.add_argument("bundle", metavar="BUNDLE", type=Path)
     monitor.add_argument("bars", metavar="BARS", type=Path, help="CSV (plain or gzip) or Parquet")
@@ -130,16 +129,16 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--from", dest="start", metavar="T", help="bars before this ISO time (UTC) only warm up")
 
-    trials = commands.add_parser("trials", help="list the configurations tried, after adding those that DVC knows of")
+    trials = add("trials", "list the configurations tried, after adding those that DVC knows of")
     trials.add_argument("--all-commits", action="store_true", help="look at every commit and its experiments")
     trials.add_argument("--list", action="store_true", help="list only, add nothing")
     trials.set_defaults(run="record.print_trials")
 
-    readiness = commands.add_parser("readiness", help="is everything there that a run needs? (exit 1 with the remedy)")
+    readiness = add("readiness", "is everything there that a run needs? (exit 1 with the remedy)")
     readiness.add_argument("--json", action="store_true", help="for machines")
     readiness.set_defaults(run="readiness.print_readiness")
 
-    sweep = commands.add_parser("sweep", help="search a stage's params with Optuna, judged on validation alone")
+    sweep = add("sweep", "search a stage's params with Optuna, judged on validation alone")
     sweep.add_argument("--trials", metavar="N", type=int, required=True, help="configurations in all, resumed ones too")
     sweep.add_argument("--stage", default="marl", help="rde, mrms or marl (default)")
     sweep.add_argument("--storage", metavar="URL", help="a database for several machines, or a journal file")
