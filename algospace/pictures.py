@@ -23,7 +23,7 @@ POINTS = 2000  # most points of a line
 COLUMNS = 600  # most columns of the heat map
 MARKS = 1000  # most markers of a kind
 DAY = 86_400 * 10**9  # nanoseconds
-LINES = ("solid", "dashed", "dotted", "dashdot")
+LINES = {"solid": "none", "dashed": "7 3", "dotted": "2 2", "dashdot": "7 2 2 2"}  # the dashes of each in the legend
 NEGATIVE, POSITIVE = (45, 110, 220), (225, 110, 25)  # ends of the heat map; its middle is the page itself
 
 
@@ -230,7 +230,7 @@ def _curves(title: str, curves: Curves, bars: pd.DataFrame, watermark: str, capt
         _date_axis(axes, bars)
         for k, (name, (times, values)) in enumerate(curves.items()):
             at = thinned(values, POINTS)
-            colour, line = SERIES[k % len(SERIES)], LINES[k % len(LINES)]
+            colour, (line, dashes) = SERIES[k % len(SERIES)], list(LINES.items())[k % len(LINES)]
             # the first curve is the one that is judged: widest, and drawn over the others
             axes.plot(
                 _positions(bars, nanoseconds(times)[at]),
@@ -240,10 +240,7 @@ def _curves(title: str, curves: Curves, bars: pd.DataFrame, watermark: str, capt
                 linewidth=1.4 if k else 2.0,
                 zorder=10 - min(k, 7),
             )
-            stroke = {"dotted": "dotted", "solid": "solid"}.get(line, "dashed")
-            legend.append(
-                Markup('<i style="border-top-color:var({});border-top-style:{}"></i>{}').format(
-                    SENTINELS[colour], stroke, name
-                )
-            )
+            mark = Markup('<svg viewBox="0 0 24 4" aria-hidden="true"><path d="M0 2H24" {}/></svg>{}')
+            look = Markup('style="stroke:var({})" stroke-width="2.5" stroke-dasharray="{}"')
+            legend.append(mark.format(look.format(SENTINELS[colour], dashes), name))
         return picture(figure, title, caption, legend, watermark)

@@ -20,6 +20,7 @@ from algospace.calibration import Reliability
 from algospace.wording import (
     CHANCE,
     RECORD,
+    VALIDATION,
     Figures,
     between,
     breakdown_rows,
@@ -83,8 +84,9 @@ class ReportData:
         ``close_utc`` and ``close`` of the period; in time order.
     regimes : DataFrame
         ``close_utc`` and ``regime_0`` .. ``regime_7``; in time order. A bar shows the last vector known then.
-    validation : sequence of rows
-        Mappings of column to value; none where the bars are not the project's own.
+    validation : mapping of name to figures
+        The columns of the validation table, with the figures of :data:`algospace.wording.VALIDATION`; none where the
+        bars are not the project's own.
     limitations : sequence of str
     test_uses : str
         How often these bars have judged, and how many configurations were tried.
@@ -106,7 +108,7 @@ class ReportData:
     decisions: pd.DataFrame
     bars: pd.DataFrame
     regimes: pd.DataFrame
-    validation: Sequence[Mapping[str, Any]]
+    validation: Mapping[str, Figures]
     limitations: Sequence[str]
     test_uses: str
 
@@ -174,6 +176,11 @@ def _verdict(report: ReportData) -> tuple[str, str]:
     return verdict(report.summaries[POLICY], others, report.evidence)
 
 
+def headline(report: ReportData) -> str:
+    """Return the verdict in a few words."""
+    return _verdict(report)[0]
+
+
 def words(report: ReportData) -> str:
     """Return the verdict as a line of text."""
     return ". ".join(_verdict(report))
@@ -193,13 +200,12 @@ def render(report: ReportData) -> str:
     template = environment.from_string(resources.files("algospace").joinpath("report.html.jinja").read_text("utf-8"))
     synthetic = bool(report.source["is_synthetic"])
     watermark = WATERMARK if synthetic else ""
-    headline, sentence = _verdict(report)
-    columns = list(dict.fromkeys(column for row in report.validation for column in row))
+    title, sentence = _verdict(report)
     return template.render(
         data=report,
         synthetic=synthetic,
         watermark=WATERMARK,
-        headline=headline,
+        headline=title,
         sentence=sentence,
         tiles=tiles(report.summaries[POLICY], report.evidence),
         names=list(report.summaries),
@@ -212,8 +218,7 @@ def render(report: ReportData) -> str:
         breakdowns=[(heading, breakdown_rows(rows)) for heading, rows in report.breakdowns.items()],
         calibration=calibration(report.confidence),
         decisions=decision_rows(report.decisions.tail(LISTED)),
-        validation_columns=columns,
-        validation=[[plain(row.get(column)) for column in columns] for row in report.validation],
+        validation=record_rows(VALIDATION, report.validation.values()),
         source=[(key.replace("_", " "), plain(value)) for key, value in report.source.items()]
         + [("bundle", report.bundle_id)],
         ramp=[f"rgb{pictures.NEGATIVE}", f"rgb{pictures.POSITIVE}"],

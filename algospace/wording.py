@@ -115,6 +115,18 @@ CHANCE: tuple[Line, ...] = (
     ("mean_r_costs_x2", "at twice the costs", signed),
 )
 
+VALIDATION: tuple[Line, ...] = (
+    ("candidates", "Candidates", plain),
+    ("mean_r", "Mean net R", signed),
+    ("always_with_mean_r", "Always with the signal", signed),
+    ("always_against_mean_r", "Always against it", signed),
+    ("random_mean_r", "The same votes at other moments", signed),
+    ("random_p_value", "p value against these", lambda value: f"{value:.3f}"),
+    ("sharpe", "Sharpe, annual", two_digits),
+    ("with_rate", "Votes with the signal", share),
+    ("against_rate", "Votes against it", share),
+)
+
 
 EVIDENCE: dict[Line, str] = {
     (

@@ -92,11 +92,12 @@ def main() -> None:
     uses = provenance.count_test_use(bundle_id, prepared_manifest)
     shown = page.report_data(
         found, page.source(prepared_manifest["source"]), bundle_id, tried, TEST_USES, "test bars",
-        page.validation_rows(artefacts.read_json(VALIDATION)),
+        page.validation(artefacts.read_json(VALIDATION)),
     )  # fmt: skip
     artefacts.write_bytes(PAGE, report.render(shown).encode())
     outputs.write(EVALUATION, found)
-    artefacts.write_json(METRICS, outputs.metrics(found, evaluation.parity(found.replay, table)))
+    figures = outputs.metrics(found, evaluation.parity(found.replay, table))
+    artefacts.write_json(METRICS, figures | {"verdict": report.headline(shown)})
     print(f"{report.words(shown)}\n{uses}")
 
 

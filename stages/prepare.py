@@ -70,7 +70,9 @@ def main() -> None:
         MANIFEST, outputs.manifest(files, source, data, contract, dates, names, loaded.quality, condition)
     )
     main_table = pd.read_parquet(MAIN, columns=list(outputs.COUNTED))
-    artefacts.write_json(METRICS, outputs.figures(main_table, loaded.quality, source, rates, health.summary(condition)))
+    figures = outputs.figures(main_table, loaded.quality, source, rates, health.summary(condition))
+    artefacts.write_json(METRICS, figures)
+    print(outputs.told(figures, dates))
 
 
 def read(data: DataParams, contract: Contract, seed: int, indicators: IndicatorParams, gate1: Gate1Params) -> Loaded:

@@ -2,14 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from algospace import cli, trials
+from algospace.data import splits as splits_module
 from algospace.policy import bundle, monitor
 from algospace.policy.params import ExportParams
 from algospace.trials import Trial
 
 FIRST, LAST = 5000, 8000
+CUTS = (FIRST - 1000, FIRST - 500, FIRST)  # where select, report and test begin
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +24,8 @@ def bundles(trading, passing, market_bars, section, tmp_path_factory):
     known = {"data": {"source": {"kind": "synthetic"}}, "train": train, "export": judging.model_dump(mode="json")}
     bundle.write(root / "trading", trading, known)
     bundle.write(root / "passing", passing, known)
+    splits = splits_module.boundaries(market_bars, np.digitize(np.arange(len(market_bars)), CUTS).astype(np.int8))
+    bundle.write(root / "learnt", trading, known | {"data": {"source": {"kind": "csv"}, "splits": splits}})
     bundle.write(root / "bare", trading, {})
     return root
 
@@ -100,6 +105,27 @@ def test_monitor_tells_drift_by_its_exit_code(bundles, csv, market_bars, tmp_pat
     code = cli.main(["monitor", str(bundles / "trading"), str(wild)])
     out, err = capsys.readouterr()
     assert (code, "drifted" in out) == (1, True), err
+
+
+def test_bars_of_train_are_told_from_others(bundles, csv, market_bars, tmp_path, capsys):
+    day = str(market_bars["close_utc"].iloc[FIRST + 600])
+    for argv in (["monitor", bundles / "learnt", csv], ["report", bundles / "learnt", csv, "--out", tmp_path / "o"]):
+        assert cli.main([str(a) for a in argv]) in (0, 1)
+        warning = capsys.readouterr().err
+        assert "sessions are of the time that the bundle was trained and chosen on" in warning
+        assert warning.count("\n") == 1
+        assert cli.main([str(a) for a in (*argv, "--from", day)]) in (0, 1)
+        assert capsys.readouterr().err == ""
+    assert "trained and chosen on" not in (tmp_path / "o/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["decide", "report", "monitor", "features"])
+def test_bars_that_are_no_file_are_refused_before_all_else(command, tmp_path, capsys):
+    bundle_dir = [] if command == "features" else [tmp_path / "no bundle"]
+    out = ["--out", tmp_path / "o.parquet"] if command in ("report", "features") else []
+    for bars, found in ((tmp_path, "a directory"), (tmp_path / "none.csv", "none")):
+        said = refused(capsys, 2, command, *bundle_dir, bars, *out)
+        assert said == f"error: {bars}: expected a bar file, found {found}\n"
 
 
 def test_monitor_needs_a_bundle_that_knows_train(bundles, csv, capsys):

@@ -93,7 +93,7 @@ def made_up(sessions=20, trades=40, synthetic=True, title="A made-up market", se
         decisions=decisions,
         bars=bars,
         regimes=regimes.iloc[100:],
-        validation=[{"seed": 42, "mean net R": 0.0123, "note": None}],
+        validation={"trained, reporting half": {"mean_r": 0.0123, "mean_r_low": -0.1, "mean_r_high": 0.2}},
         limitations=["One symbol."],
         test_uses="1 configuration was tried; these bars have judged 1 bundle.",
     )
@@ -181,9 +181,10 @@ def test_references_inside_the_page_exist(html):
 
 def test_every_picture_says_what_is_seen(html):
     page = Page(html)
-    labels = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
+    seen = [attributes for tag, attributes in page.tags if tag == "svg" and "aria-hidden" not in attributes]
+    labels = [attributes["aria-label"] for attributes in seen]
     assert len(labels) == 5
-    assert all(attributes["role"] == "img" for tag, attributes in page.tags if tag == "svg")
+    assert all(attributes["role"] == "img" for attributes in seen)
     assert "policy" in labels[0]
     assert "%" in labels[1]
     assert "120 decisions: 40 accepted (20 long, 20 short" in labels[3]
@@ -239,7 +240,7 @@ def test_what_others_named_is_escaped():
         refusals={evil: 1},
         decisions=decisions,
         limitations=[evil],
-        validation=[{evil: evil}],
+        validation={evil: {}},
         test_uses=evil,
         bars_name=evil,
         why_not={"overfitting": evil},

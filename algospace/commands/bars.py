@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from algospace import artefacts
-from algospace.commands.reading import reading_of
+from algospace.commands.reading import reading_of, require_bars
 from algospace.data import contracts, sources
 from algospace.data.download import download, keep
 from algospace.data.params import DataParams
@@ -35,6 +35,7 @@ def download_bars(arguments: argparse.Namespace) -> None:
 
 def write_features(arguments: argparse.Namespace) -> None:
     """``algospace features``."""
+    require_bars(arguments.bars)
     data = load_params("data", DataParams, arguments.params)
     indicators = load_params("indicators", IndicatorParams, arguments.params)
     gate1 = load_params("gate1", Gate1Params, arguments.params)

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from algospace import artefacts
-from algospace.commands.reading import moment, reading_of
+from algospace.commands.reading import moment, reading_of, require_bars
 from algospace.data import sources
 from algospace.policy import account, bundle, golden
 from algospace.policy.decide import decide
@@ -29,6 +29,7 @@ def verify(arguments: argparse.Namespace) -> None:
 
 def print_decisions(arguments: argparse.Namespace) -> None:
     """``algospace decide``."""
+    require_bars(arguments.bars)
     start = moment(arguments.start)
     begins = None if arguments.account is None else account.read(arguments.account)
     policy, _ = bundle.load(arguments.bundle, "onnx" if arguments.onnx else "pytorch")

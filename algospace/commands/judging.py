@@ -1,11 +1,15 @@
 """Commands that judge a bundle on bars: what it earns there, and whether they are still like train."""
 
 import argparse
+import sys
+from collections.abc import Mapping
+from typing import Any
 
+import pandas as pd
 import torch
 
 from algospace import artefacts, report, trials
-from algospace.commands.reading import moment, reading_of
+from algospace.commands.reading import moment, reading_of, require_bars
 from algospace.data import contracts, sources
 from algospace.data.params import DataParams
 from algospace.data.sources import Loaded
@@ -22,6 +26,7 @@ def write_report(arguments: argparse.Namespace) -> None:
     """``algospace report``."""
     if arguments.out.exists() and not arguments.out.is_dir():
         raise InputError(f"--out: expected a directory, found the file {arguments.out}")
+    require_bars(arguments.bars)
     start = moment(arguments.start)
     policy, manifest = bundle.load(arguments.bundle)
     judging = ExportParams.model_validate(bundle.provenance(manifest, "export"))
@@ -32,16 +37,20 @@ def write_report(arguments: argparse.Namespace) -> None:
     tried = trials.judged(trials.read())
     found = evaluation.evaluate(policy._replace(settings=settings), loaded.bars, judging, tried, start, other)
     uses = "Choose nothing by bars that you also judge by. Configurations tried: those of metrics/trials.jsonl here."
+    known = _already_known(manifest, loaded.bars, start)
     trained_on = manifest["provenance"].get("data", {}).get("source", {}).get("kind", "unknown")
     source = page.source(loaded.source) | {"the bundle was trained on": f"{trained_on} bars"}
-    shown = page.report_data(found, source, ids[0], tried, uses, other_id=ids[1])
+    shown = page.report_data(found, source, ids[0], tried, f"{known} {uses}".lstrip(), other_id=ids[1])
     outputs.write(arguments.out, found)
     artefacts.write_bytes(arguments.out / "report.html", report.render(shown).encode())
+    if known:
+        print(known, file=sys.stderr)
     print(f"{report.words(shown)}\n{arguments.out / 'report.html'}")
 
 
 def print_drift(arguments: argparse.Namespace) -> int:
     """``algospace monitor``."""
+    require_bars(arguments.bars)
     start = moment(arguments.start)
     policy, manifest = bundle.load(arguments.bundle)
     train = bundle.provenance(manifest, "train")
@@ -51,9 +60,34 @@ def print_drift(arguments: argparse.Namespace) -> int:
     print(f"{'':<12}{'':<44}{'PSI':>8}{'bound':>8}{'values':>10}")
     for kind, name, (psi, bound, values) in findings:
         print(f"{kind:<12}{name:<44}{psi:8.3f}{bound:8.3f}{values:10,}{'  drifted' if psi > bound else ''}")
+    if known := _already_known(manifest, loaded.bars, start):
+        print(known, file=sys.stderr)
     drifted = sum(finding.drift.drifted for finding in findings)
     print(f"{drifted} of {len(findings)} drifted: {'these bars are not like train' if drifted else 'like train'}")
     return DRIFTED if drifted else OK
+
+
+def _already_known(manifest: Mapping[str, Any], bars: pd.DataFrame, start: pd.Timestamp | None) -> str:
+    """A warning where judged bars are of the time that the bundle was trained and chosen on, empty where none is.
+
+    Days are compared, not bars: what was learnt from one contract is known on another's same days too. Synthetic bars
+    have no time in common with others.
+    """
+    data = manifest["provenance"].get("data", {})
+    if data.get("source", {}).get("kind", "synthetic") == "synthetic":
+        return ""
+    splits = data["splits"]
+    first, last = (int(splits[name].replace("-", "")) for name in ("train_first", "report_last"))
+    judged = bars if start is None else bars[bars["close_utc"] >= start]
+    days = judged["session_id"].unique()
+    known = int(((first <= days) & (days <= last)).sum())
+    if not known:
+        return ""
+    return (
+        f"{known} of these {len(days)} sessions are of the time that the bundle was trained and chosen on "
+        f"({splits['train_first']} to {splits['report_last']}), where nothing is evidence; "
+        f"--from {splits['test_first']} leaves them out."
+    )
 
 
 def _judged_bars(arguments: argparse.Namespace, settings: Settings) -> tuple[Settings, Loaded]:

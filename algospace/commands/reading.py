@@ -10,6 +10,12 @@ from algospace.data.params import DataParams
 from algospace.errors import InputError
 
 
+def require_bars(path: Path) -> None:
+    """Refuse what is no file, before anything else is read."""
+    if not path.is_file():
+        raise InputError(f"{path}: expected a bar file, found {'a directory' if path.is_dir() else 'none'}")
+
+
 def reading_of(data: DataParams, path: Path) -> DataParams:
     """How a file of the command line is read: as the ``data`` section says, or its ``auto`` entry for such a name."""
     kind = "parquet" if path.suffix.lower() == ".parquet" else "csv"

@@ -9,7 +9,7 @@ import pandas as pd
 from algospace.data import quality, rolls
 from algospace.data.bars import PRICES, IntArray, to_ms
 from algospace.data.params import DataParams
-from algospace.data.reader import Fault, Mask, RawBars
+from algospace.data.reader import Fault, Mask, RawBars, after_start
 from algospace.data.sessions import MINUTE_MS, covering, locate
 from algospace.errors import InputError
 
@@ -61,8 +61,8 @@ def check(raw: RawBars, params: DataParams, calendar: str) -> tuple[Fault, ...]:
             "mark",
             timed & (start % (minutes * MINUTE_MS) != 0),
             lambda i: (
-                f"expected a bar start on a mark of {minutes} minutes (data.stamp is {params.stamp}), "
-                f"found {moment(start[i])}"
+                f"expected a bar start on a mark of {minutes} minutes (data.stamp is {params.stamp}"
+                f"{_better_stamp(start[timed], params.stamp, minutes)}), found {moment(start[i])}"
             ),
         ),
         (
@@ -85,6 +85,16 @@ def check(raw: RawBars, params: DataParams, calendar: str) -> tuple[Fault, ...]:
             row = int(mask.argmax())
             faults.append(Fault(kind, mask, f"{raw.place(row)}: {text(row)}"))
     return tuple(sorted(faults, key=lambda fault: int(fault.rows.argmax())))
+
+
+def _better_stamp(start: IntArray, stamp: str, minutes: int) -> str:
+    """The reading of the stamps that would put every bar on a mark, where there is one."""
+    named = after_start(minutes)
+    for other in named:
+        moved = start + (named[stamp] - named[other]) * MINUTE_MS
+        if not (moved % (minutes * MINUTE_MS)).any():
+            return f"; {other} would fit every bar"
+    return ""
 
 
 def sessions_of(rows: pd.DataFrame, calendar: str, minutes: int) -> tuple[pd.DataFrame, IntArray]:

@@ -77,6 +77,11 @@ class _Table(NamedTuple):
     first_roll: str
 
 
+def after_start(minutes: int) -> dict[str, int]:
+    """Minutes from a bar's start to the moment that its stamp names, for each reading of ``data.stamp``."""
+    return {"start": 0, "end": minutes, "last_minute": minutes - 1}
+
+
 def read_file(path: Path, name: str, params: DataParams, *, m30: bool = False) -> RawBars:
     """Read one bar file as ``params`` (source, columns, date_order, timezone, stamp, bar_minutes, rolls) say.
 
@@ -112,8 +117,7 @@ def read_file(path: Path, name: str, params: DataParams, *, m30: bool = False) -
     read = stamps.parse(table.stamps, order, zone, place)
     start = read.utc_ms
     minutes = M30_MINUTES if m30 and _spacing(start) == M30_MINUTES else params.bar_minutes
-    before = {"start": 0, "end": minutes, "last_minute": minutes - 1}[params.stamp]
-    start[~(read.unreadable | read.skipped | read.repeated)] -= before * MINUTE_MS
+    start[~(read.unreadable | read.skipped | read.repeated)] -= after_start(minutes)[params.stamp] * MINUTE_MS
     number = ~np.logical_and.reduce([np.isfinite(values) for values in table.values.values()]) & ~table.ragged
 
     dates = "YYYY-MM-DD or D/M/YYYY" if order == "auto" else order

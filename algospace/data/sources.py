@@ -52,7 +52,8 @@ def find(params: DataParams, raw_dir: Path) -> list[Path]:
         if path.is_absolute() or ".." in path.parts:  # links are followed: DVC may link data/raw to its cache
             raise InputError(f"data.files: expected a path below {raw_dir.as_posix()}, found {name!r}")
         if not (raw_dir / name).is_file():
-            raise InputError(f"{(raw_dir / name).as_posix()}: expected a bar file (data.files), found none")
+            found = "a directory" if (raw_dir / name).is_dir() else "none"
+            raise InputError(f"{(raw_dir / name).as_posix()}: expected a bar file (data.files), found {found}")
     return [raw_dir / name for name in params.files]
 
 
@@ -163,10 +164,10 @@ def _judge(params: DataParams, contract: Contract, raw_dir: Path, m30: bool) -> 
         first = next(fault.first for _, some in found for fault in some)
         kinds = ", ".join(f"{fault.kind} {fault.total}" for _, some in found for fault in some)
         bad = sum(int(any_fault(some, len(file.rows)).sum()) for file, some in found)
+        rows = sum(len(file.rows) for file, _ in found)
+        remedy = "; data.on_invalid: drop leaves them out" if bad < rows else ""
         raise RefusedBars(
-            f"{first}; {bad} of {sum(len(file.rows) for file, _ in found)} rows are faulty ({kinds}), quality "
-            f"{report['score']:.1f}; data.on_invalid: drop leaves them out",
-            told,
+            f"{first}; {bad} of {rows} rows are faulty ({kinds}), quality {report['score']:.1f}{remedy}", told
         )
     if float(report["score"]) < params.min_quality:
         parts = ", ".join(f"{name} {report[name]:.0f}" for name in quality.PARTS if name in report)

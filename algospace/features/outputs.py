@@ -205,6 +205,17 @@ def _content_bytes(path: Path) -> float:
 COUNTED = ("session_id", "is_synthetic", "split", "is_candidate", "gate1_type")
 
 
+def told(figures: dict[str, Any], dates: dict[str, str]) -> str:
+    """What `figures` and the dates of the splits come to, for whoever watches the stage: a line of all, one a split."""
+    quality = figures["quality"]["score"]
+    lines = [f"{figures['bars']:,} bars of {figures['sessions']:,} sessions, quality {quality:.1f} of 100"]
+    for name in NAMES.values():
+        if f"{name}_first" in dates:
+            counts = f"{figures['candidates'][name]:,} candidates, {figures['synergies'][name]:,} synergies"
+            lines.append(f"{name:<7}{dates[f'{name}_first']} to {dates[f'{name}_last']}: {counts}")
+    return "\n".join(lines)
+
+
 def figures(
     main: pd.DataFrame, quality: dict[str, Any], source: dict[str, Any], gate1: dict[str, Any], health: dict[str, Any]
 ) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from scipy.stats import norm
 
 from algospace import plotting
@@ -67,7 +68,8 @@ def distributions(path: Path, proposal: Proposal, params: MRMSParams, mark: str)
             for side, name in enumerate(("with the signal", "against it")):
                 share = [(values[:, side] == x).mean() for x in grid]
                 axes.bar(np.arange(len(grid)) + 0.4 * side - 0.2, share, 0.4, color=COLOURS[side], label=name)
-            axes.set_xticks(range(len(grid)), grid)
+            axes.set_xticks(range(len(grid)), grid, fontsize=7)
+            axes.set_ylim(0, 1.05)
             axes.set_title(f"{title}: share of proposals")
         axes.legend()
 
@@ -81,17 +83,19 @@ def calibration(path: Path, layer: TrackNet, track: Track, mark: str) -> None:
         left, right = figure.subplots(1, 2)
         for axes in (left, right):
             axes.plot([0, 1], [0, 1], color="#7f7f7f", linestyle="dotted")
+            axes.set_xlabel("stated")
+            axes.set_ylabel("found")
         for k, name in enumerate(("net R", "duration")):
             left.plot(
                 LEVELS, [(error[:, k] <= norm.ppf(0.5 + x / 2)).mean() for x in LEVELS], color=COLOURS[k], label=name
             )
-        left.set_title("Coverage: stated and found")
+        left.set_title("Coverage of intervals")
         for k, name in enumerate(("hits the stop", "hits the target")):
             probability, happened = advice.mean[:, 4 + k], track.outcome[:, k]
             groups = np.array_split(np.argsort(probability, kind="stable"), min(8, len(probability)))
             points = [(probability[g].mean(), happened[g].mean()) for g in groups]
             right.plot(*np.array(points).T, marker="o", markersize=4, color=COLOURS[k], label=name)
-        right.set_title("Probability: stated and found")
+        right.set_title("Probability")
         left.legend()
         right.legend()
 
@@ -123,3 +127,4 @@ def streaks(path: Path, layer: TrackNet, track: Track, mark: str) -> None:
         right.set_title("Standard deviation of the next net R")
         for axes in (left, right):
             axes.set_xlabel("losses in a row")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))

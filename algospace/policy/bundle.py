@@ -38,7 +38,7 @@ from algospace.synergy import Gate1Params
 
 # What building a policy out of forged content may raise (pydantic's and our own errors are ValueErrors).
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-SCHEMA = 2
+SCHEMA = 3  # of manifest and tensors; a number older code wrote is refused, and so is one of newer code
 MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
 TENSORS = (
     "fitted.safetensors", "rde.safetensors", "space.safetensors", "mrms.safetensors", "memory.safetensors",
@@ -144,8 +144,14 @@ def verify(directory: Path) -> dict[str, Any]:
     except InputError as error:
         raise BundleError(str(error)) from None
     path = directory / MANIFEST
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA or not set(manifest) >= _KEYS:
-        raise BundleError(f"{path}: expected a manifest of schema {SCHEMA}, found another")
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if type(schema) is int and schema != SCHEMA:
+        age = "an older" if schema < SCHEMA else "a newer"
+        raise BundleError(
+            f"{path}: expected schema {SCHEMA}, found {schema}, of {age} algospace: use that version, or export anew"
+        )
+    if schema != SCHEMA or not set(manifest) >= _KEYS:
+        raise BundleError(f"{path}: expected a manifest of schema {SCHEMA}, found another file")
     stated = manifest.pop("digest", None)
     # The digest is of the parsed content; the bytes must be the ones that `write` gives for it.
     whole = {**manifest, "digest": stated}

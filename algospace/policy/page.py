@@ -1,6 +1,7 @@
 """An evaluation as the report's data."""
 
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def report_data(
     tried: Trials,
     test_uses: str,
     bars_name: str = "bars",
-    validation: Sequence[Mapping[str, Any]] = (),
+    validation: Mapping[str, Mapping[str, Any]] = types.MappingProxyType({}),
     other_id: str = "",
 ) -> ReportData:
     """Gather what the report shows of an evaluation.
@@ -46,7 +47,7 @@ def report_data(
     test_uses
         A sentence on how often these bars have judged.
     validation
-        Rows of the validation table; none for bars that are not the project's own.
+        Columns of the validation table; none for bars that are not the project's own.
     """
     bars = found.replay.m5.iloc[found.replay.first_row :]
     first, last = (str(bars["close_utc"].iloc[k].date()) for k in (0, -1))
@@ -88,13 +89,15 @@ def source(described: Mapping[str, Any]) -> dict[str, Any]:
     return {**described, "files": [f"{file['path']} (sha256 {file['sha256']})" for file in described["files"]]}
 
 
-def validation_rows(marl: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the validation table out of the agents' metrics."""
-    return [
-        {"candidates of": half, "weights": weights} | marl[half][weights]
-        for half in ("select", "report")
-        for weights in ("initial", "trained")
-    ]
+def validation(marl: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Columns of the validation table out of the agents' metrics: what to quote first, what chose the seed last."""
+    columns = {}
+    for half, words in (("report", "reporting half"), ("select", "selecting half")):
+        of_any = {name: marl[half][name] for name in ("candidates", "always_with_mean_r", "always_against_mean_r")}
+        of_trained = {name: marl[half][name] for name in ("random_mean_r", "random_p_value")}
+        columns[f"trained, {words}"] = of_any | of_trained | marl[half]["trained"]
+        columns[f"untrained, {words}"] = of_any | marl[half]["initial"]
+    return columns
 
 
 def _why_not(found: Evaluation, tried: Trials) -> dict[str, str]:

@@ -122,6 +122,16 @@ def test_bad_input_is_refused_in_one_line_that_names_the_place(tmp_path, csv, ca
     assert message(tmp_path, content, csv()).startswith(expected)
 
 
+def test_stamps_that_another_reading_would_fit_are_told_which(tmp_path, csv):
+    content = HEADER + "2018-01-02 14:34:00,10,12,9,10,5\n2018-01-02 14:39:00,10,12,9,10,5\n"
+    said = message(tmp_path, content, csv())
+    assert "(data.stamp is start; last_minute would fit every bar), found 2018-01-02T14:34:00Z" in said
+    assert "data.on_invalid" not in said, "nothing would be left"
+    more = "2018-01-02 14:44:00,10,12,9,10,5\n2018-01-02 14:50:00,10,12,9,10,5\n"
+    said = message(tmp_path, content + more, csv())
+    assert "(data.stamp is start), found" in said
+
+
 def test_the_refusal_counts_all_faults_and_carries_the_report(tmp_path, csv):
     bad = "2018-01-02 14:40:00,10,8,9,8.5,5\n2018-01-02 14:45:00,10,x,9,9,5\n2018-01-02 14:50:00,10,x,9,9,5\n"
     (tmp_path / "a.csv").write_text(HEADER + GOOD + bad)

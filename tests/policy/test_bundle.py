@@ -271,9 +271,26 @@ def test_no_bundle_is_refused(tmp_path, make):
     refused(path, str(path))
 
 
-def test_manifest_of_another_schema_is_refused(copy):
-    rewrite(copy, lambda manifest: manifest.update(schema=3))
+@pytest.mark.parametrize(("step", "age"), [(-1, "an older"), (1, "a newer")])
+def test_bundle_of_other_code_is_refused_as_that(copy, step, age):
+    rewrite(copy, lambda manifest: manifest.update(schema=bundle.SCHEMA + step))
     refused(copy, str(copy / MANIFEST))
+    refused(copy, f"found {bundle.SCHEMA + step}, of {age} algospace")
+
+
+def test_other_content_has_another_schema(written):
+    """The names that a bundle holds belong to its schema: who changes them raises `SCHEMA` and states the new ones."""
+    manifest = bundle.verify(written[0])
+    tensors = {name: artefacts.read_tensors(written[0] / name) for name in TENSORS}
+    names = {
+        "manifest": sorted(manifest),
+        "settings": {section: sorted(values) for section, values in manifest["settings"].items()},
+        "features": manifest["described"]["features"],
+        "tensors": {name: sorted(arrays) for name, (arrays, _) in tensors.items()},
+        "sizes": {name: sorted(header) for name, (_, header) in tensors.items()},
+    }
+    digest = hashlib.sha256(artefacts.json_bytes(names)).hexdigest()[:12]
+    assert (bundle.SCHEMA, digest) == (3, "6b67e9726e69")
 
 
 @pytest.mark.parametrize("key", ["files", "settings", "seed", "threads", "calibration", "described", "provenance"])

@@ -263,10 +263,13 @@ def test_metrics_are_flat_and_json(found):
 
 
 def test_the_page_shows_each_decision_once(found):
-    half = {"initial": {"with_rate": 0.1}, "trained": {"with_rate": 0.2}}
-    rows = page.validation_rows({"select": half, "report": half})
+    of_half = dict.fromkeys(
+        ("candidates", "always_with_mean_r", "always_against_mean_r", "random_mean_r", "random_p_value"), 0.5
+    )
+    half = of_half | {"initial": {"with_rate": 0.1234}, "trained": {"with_rate": 0.2}}
+    columns = page.validation({"select": half, "report": half})
     data = page.report_data(
-        found, {"kind": "csv", "files": []}, "ab" * 32, TRIED, "Once.", "test bars", rows, "cd" * 32
+        found, {"kind": "csv", "files": []}, "ab" * 32, TRIED, "Once.", "test bars", columns, "cd" * 32
     )
     assert not data.source["is_synthetic"]
     assert data.decisions["accepted"].sum() == found.funnel["gate 2"]
@@ -275,8 +278,10 @@ def test_the_page_shows_each_decision_once(found):
     )
     assert (data.bars["close_utc"] >= found.replay.m5["close_utc"].iloc[FIRST]).all()
     assert (data.regimes["close_utc"] <= data.bars["close_utc"].iloc[0]).sum() == 1
-    assert [row["weights"] for row in data.validation] == ["initial", "trained"] * 2
+    assert [name.split(",")[0] for name in data.validation] == ["trained", "untrained"] * 2
     html = report.render(data)
+    assert "Votes with the signal" in html
+    assert "12.3\u00a0%" in html
     assert report.words(data).split(".")[0] in html
     assert "other policy" in html
     assert TRIED.overfitting_why_not in html
