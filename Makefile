@@ -22,13 +22,13 @@ setup-dev: setup
 	@cmp -s requirements-dev.lock $(VENV)/installed-dev || { \
 	  pip install --quiet -r requirements-dev.lock && cp requirements-dev.lock $(VENV)/installed-dev; }
 
-repro: setup     ## the pipeline, from raw bars to the exported policy and its report
+repro: setup     ## the pipeline, from raw bars to the exported policy and its report (10 minutes on two cores)
 	@algospace params
 	@dvc repro
 	@algospace metrics
 	@echo "report: reports/report.html"
 
-test: setup-dev check  ## lint, types, tests
+test: setup-dev check  ## lint, types, tests (25 minutes on two cores)
 	@pytest -n $(JOBS) --dist loadfile
 
 check: setup-dev ## lint and types; never writes
@@ -57,7 +57,7 @@ marl-distributed: setup ## the agents on PROCESSES processes of this machine (2)
 	@torchrun --standalone --nproc-per-node=$(PROCESSES) -m stages.marl && dvc commit --force marl
 
 TRIALS ?= 30
-sweep: setup     ## search the agents' params: TRIALS configurations in all, shared with others by STORAGE
+sweep: setup     ## search the agents' params (needs the extra sweep): TRIALS configurations in all, shared with others by STORAGE
 	@algospace sweep --trials $(TRIALS) $(if $(STORAGE),--storage $(STORAGE))
 
 docs: setup-dev  ## README, docs and the API as HTML, in site/

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         extra, brought = EXTRAS.get(str(error.name).split(".")[0], PIPELINE)
         print(
             f"error: {error.name}: expected an installed package, found none; "
-            f'pip install "algospace[{extra}]" brings what {brought} need',
+            f"algospace's extra [{extra}] brings what {brought} need",
             file=sys.stderr,
         )
         return BAD_INPUT
@@ -49,7 +49,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="algospace", description="Features of bars, decisions of a bundle, params.")
+    parser = argparse.ArgumentParser(
+        prog="algospace", description="Train, judge and use a trading policy on intraday bars."
+    )
     parser.add_argument("--version", action="version", version=f"algospace {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

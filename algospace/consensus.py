@@ -5,7 +5,7 @@ depends on the event alone and can be repeated.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +23,13 @@ ACTIONS = ("pass", "with", "against")
 WARNINGS = ((0.2, "high"), (0.1, "elevated"))  # bands of the standard deviation over the passes
 
 
+Weight = Annotated[float, Field(gt=0)]
+
+
 class Gate2Params(Params):
     """The `marl.gate2` section."""
 
-    vote_weights: tuple[float, float, float]
+    vote_weights: tuple[Weight, Weight, Weight]
     split_penalty: float = Field(ge=0, le=1)
     uncertainty_penalty: float = Field(ge=0)
     margin: float

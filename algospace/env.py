@@ -1,11 +1,11 @@
 """The trading environment: many episodes at once, one step per candidate, on any device.
 
-A candidate is a 5-minute bar on which a Gate-1 signal fires, or, if so asked, any; without a signal, with it means
-long. At each one three agents choose pass, with the signal or
-against it, and how many bars to wait; the majority rules. While a trade is open nothing is decided, so every bracket's
-result can be computed once (`algospace.market`) and a step is a look-up. The reward is the change of marked equity net
-of costs, in units of the trade's initial risk (R), from one decision to the next. The end of the data is truncation,
-ruin (the drawdown limit) is termination.
+A candidate is a 5-minute bar on which a Gate-1 signal fires or, if so asked, any bar; without a signal, "with it" means
+long. At each one three agents choose to pass, to go with the signal or against it, and how many bars to wait; the
+majority rules. While a trade is open nothing is decided, so every bracket's result can be computed once
+(`algospace.market`) and a step is a look-up. The reward is the change of marked equity net of costs, in units of the
+trade's initial risk (R), from one decision to the next. The end of the data is truncation, ruin (the drawdown limit) is
+termination.
 """
 
 from typing import NamedTuple

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from algospace.data.bars import from_ms
+from algospace.data.bars import CLOCK, from_ms
 from algospace.data.contracts import Contract
 from algospace.data.params import SyntheticParams
 from algospace.data.sessions import MINUTE_MS, regular_slots, sessions, slots
@@ -289,7 +289,7 @@ def _bar_moves(
 
 def _shape(start_ms: IntArray) -> FloatArray:
     """Give each bar its usual volatility, 1 in the middle of the US cash session, by New York's clock."""
-    clock = from_ms(start_ms).tz_convert("America/New_York")
+    clock = from_ms(start_ms).tz_convert(CLOCK)
     minute = clock.hour.to_numpy() * 60 + clock.minute.to_numpy() + MINUTES / 2
     since, until = minute - CASH_OPEN, CASH_CLOSE - minute
     cash = 1.0 + OPENING * np.exp(-np.abs(since) / OPENING_MINUTES) + CLOSING * np.exp(-np.abs(until) / CLOSING_MINUTES)

@@ -63,9 +63,9 @@ def world(num_envs: int, kind: type[env.TradingEnv]) -> env.TradingEnv:
     row = BARS_APART * np.arange(n)
     entry = row[:, None, None] + 1 + np.arange(env.DELAYS) + np.zeros((n, 2, 1), np.int64)
     net_r = rng.choice([-1.0, 2.0], (n, 2, env.DELAYS), p=[0.7, 0.3])
-    none, vectors = np.zeros((n, 2)), (np.zeros((n, 2, 3)), np.zeros((n, 2, 8)))
+    none, weights = np.zeros((n, 2)), np.zeros((n, 2, 3))
     proposal = Proposal(
-        np.ones((n, 2), np.int64), none + 1, none + 4.0, none.astype(bool), none + 2.0, none + 0.5, none, *vectors
+        np.ones((n, 2), np.int64), none + 1, none + 4.0, none.astype(bool), none + 2.0, none + 0.5, none, weights
     )
     direction = rng.choice([-1, 1], n).astype(np.int8)
     found = env.Candidates(row, direction, np.zeros((n, 1), np.float32), proposal, net_r, entry + 20, entry)

@@ -92,7 +92,7 @@ def teach(given: Sample, seed: int) -> tuple[RiskEnsemble, int]:
     data, train, venue = read("data", DataParams), given.train, given.venue
     lessons = with_past_accounts(train, venue, params, seed)
     model, run = fit("risk", lessons, given.select, limits.max_units, params, RUNTIME, seed, Unsaved())
-    parts = folds(train.events, params.folds, data.embargo_m30_bars, data.embargo_m5_bars)
+    parts = folds(train.events, params.folds, splits.embargo_bars(data))
     models = walk_forward(lessons, parts, run.best_epoch + 1, venue, params, RUNTIME, seed, lambda name: Unsaved())
     return model, borne_units(
         out_of_fold(models, parts, train, train.states, train.events, CONTRACT.tick), train, venue.session, params

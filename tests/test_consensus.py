@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from algospace import consensus, nets
 from algospace.agents import Team
-from algospace.consensus import combine, gate2
+from algospace.consensus import Gate2Params, combine, gate2
 from algospace.env import AGAINST, AGENTS, DELAYS, PASS, WITH
 from algospace.marl.params import MARLParams
 from algospace.pipeline.config import load_params
@@ -320,6 +321,11 @@ def test_reasons_come_in_the_order_of_the_gates():
 @pytest.mark.parametrize("what", ["probability", "break_even", "reward_risk"])
 def test_what_is_unknown_is_refused(what):
     assert ask(**{what: math.nan}) != []
+
+
+def test_an_agent_without_weight_is_refused():
+    with pytest.raises(ValidationError, match="greater than 0"):
+        Gate2Params(vote_weights=(0.5, 0.5, 0.0), split_penalty=0.15, uncertainty_penalty=0.5, margin=0.0)
 
 
 def test_names_of_the_params():

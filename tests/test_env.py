@@ -43,8 +43,8 @@ def random_rows(n5=200, seed=0):
 
 def proposal_of(units, stop_atr, stop, reward_risk, confidence):
     n = len(units)
-    none, vectors = np.zeros((n, 2)), (np.zeros((n, 2, 3)), np.zeros((n, 2, 8)))
-    return Proposal(units, stop_atr, stop, none.astype(bool), reward_risk, confidence, none, *vectors)
+    none, weights = np.zeros((n, 2)), np.zeros((n, 2, 3))
+    return Proposal(units, stop_atr, stop, none.astype(bool), reward_risk, confidence, none, weights)
 
 
 def by_hand(rows, net_r=0.5, wait=1, hold=3, reward_risk=2.0, stop=4.0, units=1):

@@ -72,7 +72,7 @@ def test_a_command_that_needs_an_extra_says_so(tmp_path):
     found = run(OPTIONAL, "params")
     assert found.returncode == 2
     assert found.stderr == (
-        'error: yaml: expected an installed package, found none; pip install "algospace[pipeline]" brings what '
+        "error: yaml: expected an installed package, found none; algospace's extra [pipeline] brings what "
         "training and reports need\n"
     )
 

@@ -2,15 +2,13 @@
 
 import argparse
 
-from algospace.pipeline.config import load_params
-from algospace.pipeline.owners import OWNERS
+from algospace.pipeline.owners import require_valid
 from algospace.pipeline.profiles import switch_profile
 
 
 def check_params(arguments: argparse.Namespace) -> None:
     """``algospace params``."""
-    for section, owner in OWNERS.items():
-        load_params(section, owner)
+    require_valid()
     print("params.yaml: every section is valid")
 
 

@@ -6,14 +6,13 @@ import os
 import sys
 
 from algospace.pipeline import readiness
-from algospace.pipeline.owners import OWNERS
 
 OK, NOT_READY = 0, 1
 
 
 def print_readiness(arguments: argparse.Namespace) -> int:
     """``algospace readiness``."""
-    found = readiness.inspect(OWNERS)
+    found = readiness.inspect()
     if arguments.json:
         print(json.dumps(readiness.as_json(found), indent=2, sort_keys=True, allow_nan=False))
     else:

@@ -5,7 +5,7 @@ import argparse
 from algospace.errors import InputError
 from algospace.pipeline import space, sweep
 from algospace.pipeline.config import load_params
-from algospace.pipeline.owners import OWNERS
+from algospace.pipeline.owners import OWNERS, require_valid
 
 
 def sweep_stage(arguments: argparse.Namespace) -> None:
@@ -14,8 +14,7 @@ def sweep_stage(arguments: argparse.Namespace) -> None:
         raise InputError(f"--trials: expected at least 1, found {arguments.trials}")
     if arguments.stage not in sweep.SWEPT:
         raise InputError(f"--stage: expected one of {', '.join(sweep.SWEPT)}, found {arguments.stage}")
-    for section, owner in OWNERS.items():
-        load_params(section, owner)
+    require_valid()
     model = OWNERS[arguments.stage]
     varied = space.load_space(arguments.stage, model, arguments.space)
     attempts = sweep.attempts_of(arguments.stage, model)

@@ -32,6 +32,7 @@ SCHEMA = {
 PRICES = ("open", "high", "low", "close")
 VALUES = (*PRICES, "volume")
 M5_MINUTES, M30_MINUTES = 5, 30  # what the pipeline runs on
+CLOCK = "America/New_York"  # the exchange's: New York for every calendar at hand
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -91,6 +92,13 @@ def to_ms(column: pd.Series | IntArray) -> IntArray:
 def from_ms(ms: IntArray) -> pd.DatetimeIndex:
     """Turn ms since 1970 into moments, datetime64[ms, UTC]."""
     return pd.DatetimeIndex(ms.view("datetime64[ms]"), copy=False).tz_localize("UTC")
+
+
+def local_hour(ms: IntArray) -> FloatArray:
+    """Hour of day of moments in ms, minutes as its fraction, by `CLOCK`."""
+    local = from_ms(ms).tz_convert(CLOCK)
+    hour: FloatArray = (local.hour + local.minute / 60).to_numpy()
+    return hour
 
 
 def contract_ids(rows: pd.DataFrame) -> Int32Array:

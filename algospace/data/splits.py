@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from algospace.data.bars import to_ms
+from algospace.data.bars import M5_MINUTES, M30_MINUTES, to_ms
 from algospace.data.params import DataParams
 from algospace.data.sessions import MINUTE_MS
 from algospace.errors import InputError
@@ -58,6 +58,11 @@ def split(bars5: pd.DataFrame, params: DataParams) -> Codes:
             f"{params.embargo_m30_bars} 30-minute bars, found {n} days and nothing left in {', '.join(empty)}"
         )
     return codes
+
+
+def embargo_bars(params: DataParams) -> int:
+    """Length of the embargo in 5-minute bars: the longer of the two that ``params`` name."""
+    return max(M30_MINUTES // M5_MINUTES * params.embargo_m30_bars, params.embargo_m5_bars)
 
 
 def assign(bars5: pd.DataFrame, first_sessions: Sequence[int], params: DataParams) -> Codes:

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from algospace.data.bars import Columns, from_ms, to_ms
+from algospace.data.bars import Columns, local_hour, to_ms
 from algospace.features import fitted as fitted_module
 from algospace.features.fitted import Fitted
 from algospace.features.params import FeatureParams
@@ -87,9 +87,7 @@ def regime_rows(m30: Table) -> np.ndarray:
 def structure_rows(m30: Table) -> np.ndarray:
     """The eight features of the Structure agent (n30, 8)."""
     price = np.asarray(m30["close"])
-    # The hour of the exchange: New York for every calendar at hand.
-    local = from_ms(to_ms(m30["close_utc"])).tz_convert("America/New_York")
-    angle = 2 * np.pi * (local.hour + local.minute / 60).to_numpy() / 24
+    angle = 2 * np.pi * local_hour(to_ms(m30["close_utc"])) / 24
     distance = np.asarray(m30["lvn_distance_points"])
     columns = [
         (np.asarray(m30["mlmi_value"]) - 50) / 50,

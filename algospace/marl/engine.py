@@ -7,6 +7,7 @@ import torch
 
 from algospace import agents, distributed, env, mappo, market, training
 from algospace.calibration import Calibration
+from algospace.data.splits import embargo_bars
 from algospace.errors import InputError
 from algospace.features import windows
 from algospace.features.table import SIDE
@@ -18,7 +19,6 @@ from algospace.marl.pretraining import Pretrained
 from algospace.params import RuntimeParams
 from algospace.policy.decide import Settings
 
-BARS = 6  # 5-minute bars in a 30-minute bar
 TAIL = 0.15  # share of a fold's past that stops its pre-training
 
 
@@ -173,12 +173,15 @@ def walk_forward(
 
     The last `TAIL` of that stops the pre-training. Purge and embargo (that of the splits) lie before both.
     """
-    embargo = max(BARS * settings.data.embargo_m30_bars, settings.data.embargo_m5_bars)
+    embargo = embargo_bars(settings.data)
     found = []
     for k, block in enumerate(blocks(lessons, params.folds) if params.folds else []):
-        past = before(lessons, block[0], embargo)
+        past = before(lessons, block[0], embargo) if len(block) else block
         if len(past) < 2:
-            raise InputError(f"marl.folds: expected candidates before each of {params.folds} blocks, found {len(past)}")
+            raise InputError(
+                f"marl.folds: expected candidates in and before each of {params.folds} blocks, "
+                f"found {len(block)} in block {k + 1} and {len(past)} before it"
+            )
         tail = past[int(len(past) * (1 - TAIL)) :]
         asked = lessons.of(block)
         one = run(

@@ -89,7 +89,7 @@ def triple_barrier(
     environment: stop first, gaps, costs, the time stop, the session's end. It reads the bars after the candidate: a
     label, never an input. The embargo between splits purges it: no bracket of train ends among the bars of another.
     """
-    stop = np.maximum(np.round(params.stop_atr * atr / costs.tick), 1) * costs.tick
+    stop = market.stop_distance(atr, params.stop_atr, costs.tick)
     side = np.array(SIDES) * direction[:, None]
     target, delay = np.array(params.reward_risk), np.array(0)
     r = market.bracket(bars, ends[:, None], side, stop[:, None], target, delay, costs, max_bars).net_r

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from algospace import nets, training
+from algospace.calibration import calibration_error
 from algospace.errors import InputError
 from algospace.mrms.params import CommunicationParams
 from algospace.mrms.track import Track
@@ -340,14 +341,6 @@ def figures(model: TrackNet, report: Track) -> dict[str, float]:
         }
     result |= {"mean_factor": float(advice.factor.mean()), "smaller_rate": float((advice.factor < 1).mean())}
     return result | _streak_figures(model, truth)
-
-
-def calibration_error(probability: np.ndarray, happened: np.ndarray) -> float:
-    """Expected calibration error over ten groups of equal size in the order of the probability."""
-    order = np.argsort(probability, kind="stable")
-    groups = [group for group in np.array_split(order, 10) if len(group)]
-    gaps = [len(g) * abs(float(probability[g].mean() - happened[g].mean())) for g in groups]
-    return sum(gaps) / len(order)
 
 
 def _streak_figures(model: TrackNet, truth: np.ndarray) -> dict[str, float]:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from algospace import market, training
 from algospace.data.params import DataParams
+from algospace.data.splits import embargo_bars
 from algospace.mrms import communication, method
 from algospace.mrms.communication import TrackNet
 from algospace.mrms.figures import figures
@@ -49,7 +50,7 @@ def train(
     taught, select, tick = splits["train"], splits["select"], venue.costs.tick
     lessons = with_past_accounts(taught, venue, params, seed)
     model, run = method.train("mrms", lessons, select, venue, params, runtime, seed, part("ensemble"))
-    parts = folds(taught.events, params.folds, data.embargo_m30_bars, data.embargo_m5_bars)
+    parts = folds(taught.events, params.folds, embargo_bars(data))
     models = walk_forward(lessons, parts, run.best_epoch + 1, venue, params, runtime, seed, part)
     unlimited = out_of_fold(models, parts, taught, taught.states, taught.events, tick)
     borne = borne_units(unlimited, taught, venue.session, params)

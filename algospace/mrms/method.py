@@ -25,7 +25,7 @@ def train(
     does without ``select``.
     """
     if params.method == "ppo":
-        model, history = ppo.fit(lessons, venue, params, seed, runtime.device, saver)
+        model, history = ppo.fit(name, lessons, venue, params, seed, runtime.device, saver)
         return model.cpu(), training.Fit(history, len(history) - 1)
     units = venue.params.limits.max_units
     model, run = fit(name, lessons, select, units, params, runtime, seed, saver)

@@ -36,7 +36,7 @@ from algospace.mrms.trades import LONGEST_RECORD
 from algospace.ppo import Observation, Step
 
 CRITIC = 128  # width of the value head's hidden layer
-OUT_OF_REACH = -20.0  # first logit of what is never to be drawn
+FIRST_REFUSED = -20.0  # first logit of what is never to be drawn
 
 
 class Material(NamedTuple):
@@ -266,6 +266,7 @@ def log_prob_entropy(output: Output, actions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fit(
+    name: str,
     train: Lessons,
     venue: market.Venue,
     params: MRMSParams,
@@ -281,10 +282,11 @@ def fit(
         For fewer than two events, a state or a loss that is not finite.
     """
     require_finite(train.states)
-    return learn(material(train, venue, params), train.states.names, venue.params, params, seed, device, saver)
+    return learn(name, material(train, venue, params), train.states.names, venue.params, params, seed, device, saver)
 
 
 def learn(
+    name: str,
     given: Material,
     names: tuple[str, ...],
     exchange: market.MarketParams,
@@ -300,7 +302,7 @@ def learn(
     agents = ensemble.new(names, exchange.limits.max_units, params).to(device)
     with torch.no_grad():
         # A target that the limits refuse would be a free way not to trade: then no size would ever learn to be 0.
-        agents.target.linear.bias[~env.permitted] = OUT_OF_REACH
+        agents.target.linear.bias[~env.permitted] = FIRST_REFUSED
     learner = RiskLearner(env, agents).to(device)
-    history = ppo.train("mrms", env, learner, run, seed, saver)
+    history = ppo.train(name, env, learner, run, seed, saver)
     return learner.agents, history

@@ -9,13 +9,11 @@ from algospace import market, nets, performance
 from algospace.data.bars import Columns
 from algospace.errors import InputError
 from algospace.mrms.fit import require_finite
-from algospace.mrms.model import AGENTS, EMBEDDING, RiskEnsemble, require_features
+from algospace.mrms.model import AGENTS, RiskEnsemble, require_features
 from algospace.mrms.params import AdjustmentParams
 from algospace.mrms.state import SIDES, States
 from algospace.mrms.stops import stop_distances
 from algospace.mrms.track import Track, risk_vector
-
-CODE = 4  # length of the risk vector
 
 
 class Proposal(NamedTuple):
@@ -29,7 +27,6 @@ class Proposal(NamedTuple):
     confidence: np.ndarray  # probability of the proposed number of units
     ensemble_confidence: np.ndarray  # of the three agents, weighed by the coordinator
     weights: np.ndarray  # (events, 2, 3) of the agents
-    embedding: np.ndarray  # (events, 2, 8)
 
     def of(self, rows: np.ndarray | slice) -> "Proposal":
         """The proposals for some events."""
@@ -59,15 +56,13 @@ class Proposal(NamedTuple):
         for name, side, part, _ in _columns():
             parts[part][side].append(table[name].to_numpy())
         arrays = {part: np.stack([np.stack(side, -1) for side in sides], axis=1) for part, sides in parts.items()}
-        vectors = ("weights", "embedding")
-        return cls(**{part: array if part in vectors else array[..., 0] for part, array in arrays.items()})
+        return cls(**{part: array if part == "weights" else array[..., 0] for part, array in arrays.items()})
 
 
 def _columns() -> list[tuple[str, int, str, int | None]]:
     """Name of a column, side, part of the proposal, number within a vector."""
     vectors: dict[str, list[tuple[str, int | None]]] = {
         "weights": [(f"weight_{agent}", i) for i, agent in enumerate(AGENTS)],
-        "embedding": [(f"embedding_{i}", i) for i in range(EMBEDDING)],
     }
     return [
         (f"{name}_{label}", side, part, number)
@@ -96,9 +91,9 @@ def propose(model: RiskEnsemble, states: States, events: pd.DataFrame | Columns,
     if not shape[0]:
         require_features(states.names, tuple(model.config["features"]))
         none, whole = np.empty((0, 2)), np.empty((0, 2), np.int64)
-        wide = np.empty((0, 2, len(AGENTS)), np.float32), np.empty((0, 2, EMBEDDING), np.float32)
-        return Proposal(whole, none, none, none.astype(bool), none, none, none, *wide)
-    units, stop, target, weights, confidence, embedding, _ = ask(model, states)
+        weights = np.empty((0, 2, len(AGENTS)), np.float32)
+        return Proposal(whole, none, none, none.astype(bool), none, none, none, weights)
+    units, stop, target, weights, confidence, *_ = ask(model, states)
     stop_atr = np.array(model.config["stops"])[stop.argmax(1)].reshape(shape)
     side = np.array(SIDES) * np.asarray(events["candidate_direction"])[:, None]
     distance, at_level = stop_distances(events, side, stop_atr, model.config["stops"][-1], model.lvn, tick)
@@ -111,7 +106,6 @@ def propose(model: RiskEnsemble, states: States, events: pd.DataFrame | Columns,
         units.max(1).astype(np.float64).reshape(shape),
         confidence.astype(np.float64).reshape(shape),
         weights.reshape(*shape, -1),
-        embedding.reshape(*shape, -1),
     )
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from algospace.data.bars import Columns, from_ms, to_ms
+from algospace.data.bars import Columns, local_hour, to_ms
 from algospace.mrms.track import ACCOUNT, FRESH
 
 SIDE = "with_signal"  # the feature that says from which side a state is seen:
@@ -57,8 +57,7 @@ def context(events: pd.DataFrame | Columns, regime: np.ndarray) -> np.ndarray:
     price, atr = np.asarray(events["close"]), np.asarray(events["m30_atr"])
     kind = np.asarray(events["gate1_type"])
     close_ms = to_ms(events["close_utc"])
-    local = from_ms(close_ms).tz_convert("America/New_York")
-    angle = 2 * np.pi * (local.hour + local.minute / 60).to_numpy() / 24
+    angle = 2 * np.pi * local_hour(close_ms) / 24
     left = (to_ms(events["session_close_utc"]) - close_ms) / 1000
     ratio = np.asarray(events["volume_ratio"])
     # Momentum never bridges sessions: the first bars of one have none.

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from algospace import market, training
-from algospace.data.bars import M5_MINUTES, M30_MINUTES
 from algospace.errors import InputError
 from algospace.mrms import method
 from algospace.mrms.model import RiskEnsemble
@@ -28,11 +27,11 @@ class Fold(NamedTuple):
     lessons: np.ndarray
 
 
-def folds(events: pd.DataFrame, count: int, embargo_m30: int, embargo_m5: int) -> list[Fold]:
+def folds(events: pd.DataFrame, count: int, embargo: int) -> list[Fold]:
     """Cut train events into ``count`` contiguous blocks, each with lessons that do not touch it.
 
     Block k learns from the blocks before it: events whose labels end before the block begins and that lie an embargo
-    before it (the longer of ``embargo_m30`` 30-minute bars and ``embargo_m5`` 5-minute bars). Nothing lies before the
+    before it (``embargo`` 5-minute bars). Nothing lies before the
     first block, so it learns from the second, an embargo after its last event: out-of-fold, but not the past.
 
     Raises
@@ -41,7 +40,6 @@ def folds(events: pd.DataFrame, count: int, embargo_m30: int, embargo_m5: int) -
         When a block or its lessons hold fewer than two events.
     """
     rows = events["row"].to_numpy()
-    embargo = max(M30_MINUTES // M5_MINUTES * embargo_m30, embargo_m5)
     found = []
     for k, (lessons, block) in enumerate(training.walk_forward_blocks(len(rows), count)):
         if len(block):

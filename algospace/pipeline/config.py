@@ -69,6 +69,15 @@ def replace(content: dict[str, Any], key: str, value: Any) -> None:
     content[leaf] = value
 
 
+def with_exponents(value: Any) -> Any:
+    """What YAML 1.1 read, with every text in exponent notation as the number that DVC and YAML 1.2 see there."""
+    if isinstance(value, dict):
+        return {key: with_exponents(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_exponents(item) for item in value]
+    return float(value) if _is_exponent(value) else value
+
+
 def _validate(adapter: TypeAdapter[Any], value: Any) -> Any:
     return adapter.validate_json(json.dumps(value), strict=True)
 

@@ -11,16 +11,17 @@ from filelock import FileLock
 
 from algospace import trials
 from algospace.errors import InputError
+from algospace.pipeline import status
+from algospace.pipeline.config import PARAMS, lookup, with_exponents
 from algospace.pipeline.stage import LOGS
 from algospace.trials import Trial, changes, config_hash
 
-PARAMS = "params.yaml"
 METRICS = "metrics/marl.json"
-SHARPE = ("report", "trained", "sharpe")  # where METRICS has the annual Sharpe ratio of the reporting half
+SHARPE = "report.trained.sharpe"  # where METRICS has the annual Sharpe ratio of the reporting half
 DAILY = "metrics/curves/marl/validation_daily.tsv"  # its daily net R: a row a session, a column a seed
 LOCK = "dvc.lock"
 WORKSPACE = "workspace"  # DVC's name for what is not committed
-STAGES = ("prepare", "rde", "mrms", "marl")  # what a validation figure comes from
+STAGES = status.STAGES[:-1]  # what a validation figure comes from
 
 Read = Callable[[str], str | None]  # a file of a revision, None where it has none
 
@@ -81,8 +82,8 @@ def record(found: list[Trial], root: Path = Path()) -> list[Trial]:
 
 def committed_params(root: Path) -> dict[str, Any] | None:
     """All sections of ``params.yaml`` as the last commit has them; None without one."""
-    text = _of_revision(root, "HEAD")(PARAMS)
-    return yaml.safe_load(text) if text else None
+    text = _of_revision(root, "HEAD")(PARAMS.name)
+    return with_exponents(yaml.safe_load(text)) if text else None
 
 
 def _revisions(shown: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -90,7 +91,7 @@ def _revisions(shown: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str
     for row in shown:
         nested = [entry for experiment in row.get("experiments") or [] for entry in experiment.get("revs") or []]
         for entry in (row, *nested):
-            params = ((entry.get("data") or {}).get("params") or {}).get(PARAMS, {}).get("data")
+            params = ((entry.get("data") or {}).get("params") or {}).get(PARAMS.name, {}).get("data")
             if isinstance(params, dict):
                 revision = str(entry["rev"])
                 yield entry.get("name") or (revision if revision == WORKSPACE else revision[:7]), revision, params
@@ -121,28 +122,12 @@ def _finished(lock: str | None, params: Mapping[str, Any]) -> bool:
     stages = (yaml.safe_load(lock or "") or {}).get("stages") or {}
     if not set(STAGES) <= set(stages):
         return False
-    ran = [stages[stage].get("params", {}).get(PARAMS, {}) for stage in STAGES]
-    return all(_same(params.get(section), value) for sections in ran for section, value in sections.items())
-
-
-def _same(ours: Any, theirs: Any) -> bool:
-    """Equality, a number in exponent notation (text to YAML 1.1) included."""
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        return set(ours) == set(theirs) and all(_same(ours[key], theirs[key]) for key in ours)
-    if isinstance(ours, list) and isinstance(theirs, list):
-        return len(ours) == len(theirs) and all(map(_same, ours, theirs))
-    if isinstance(ours, int | float) and isinstance(theirs, str):
-        try:
-            return float(theirs) == ours
-        except ValueError:
-            return False
-    return bool(ours == theirs)
+    ran = [with_exponents(stages[stage].get("params", {}).get(PARAMS.name, {})) for stage in STAGES]
+    return all(params.get(section) == value for sections in ran for section, value in sections.items())
 
 
 def _trial(name: str, params: Mapping[str, Any], base: Mapping[str, Any], read: Read) -> Trial | None:
-    value: Any = json.loads(read(METRICS) or "{}")
-    for key in SHARPE:
-        value = value.get(key) if isinstance(value, dict) else None
+    value = lookup(json.loads(read(METRICS) or "{}"), SHARPE)
     if not isinstance(value, int | float):
         return None
     sessions, daily = daily_of(read(DAILY))

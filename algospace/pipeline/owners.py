@@ -9,7 +9,7 @@ from algospace.market import MarketParams
 from algospace.marl.params import MARLParams
 from algospace.mrms.params import MRMSParams
 from algospace.params import RuntimeParams
-from algospace.pipeline.config import SECTIONS
+from algospace.pipeline.config import SECTIONS, load_params
 from algospace.policy.params import ExportParams
 from algospace.rde.params import RDEParams
 from algospace.synergy import Gate1Params
@@ -19,3 +19,9 @@ _MODELS = (
     MARLParams, ExportParams,
 )  # fmt: skip
 OWNERS: dict[str, Any] = dict(zip(SECTIONS, _MODELS, strict=True))
+
+
+def require_valid() -> None:
+    """Refuse a ``params.yaml`` of which any section is not its owner's; `InputError` names the key."""
+    for section, owner in OWNERS.items():
+        load_params(section, owner)

@@ -17,15 +17,8 @@ P = TypeVar("P", bound=Params)
 
 def load_profile(name: str, section: str, model: type[P], path: Path = PARAMS) -> P:
     """Return a section of ``params.yaml`` as it would be under a profile, whatever is switched on now."""
-    content = load_params(section, model, path).model_dump(mode="json")
-    for key, value in _values(name).items():
-        owner, *parents, leaf = key.split(".")
-        if owner == section:
-            node = content
-            for parent in parents:
-                node = node[parent]
-            node[leaf] = value
-    return model.model_validate_json(json.dumps(content), strict=True)
+    own = {key: value for key, value in _values(name).items() if key.startswith(f"{section}.")}
+    return load_params(section, model, path, own)
 
 
 def profiles() -> dict[str, dict[str, list[Any]]]:

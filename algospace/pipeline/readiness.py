@@ -19,6 +19,7 @@ from algospace.errors import InputError
 from algospace.params import RuntimeParams
 from algospace.pipeline import status
 from algospace.pipeline.config import load_params
+from algospace.pipeline.owners import OWNERS, require_valid
 from algospace.pipeline.stage import LOGS
 
 LOCK = Path("requirements.lock")
@@ -68,9 +69,9 @@ class Readiness(NamedTuple):
         return all(check.ready for check in self.checks)
 
 
-def inspect(owners: Mapping[str, Any]) -> Readiness:
-    """Look at the project in this folder; ``owners``: section of ``params.yaml`` -> its model."""
-    params = _params(owners)
+def inspect() -> Readiness:
+    """Look at the project in this folder."""
+    params = _params()
     checks = [_python(), _packages(), params]
     if params.ready:
         checks += [_device(), *_bars(), *_gate1()]
@@ -139,13 +140,12 @@ def _packages() -> Check:
     )  # fmt: skip
 
 
-def _params(owners: Mapping[str, Any]) -> Check:
-    for section, owner in owners.items():
-        try:
-            load_params(section, owner)
-        except InputError as error:
-            return Check("params", str(error), "mend this key")
-    return Check("params", f"{len(owners)} sections, all valid")
+def _params() -> Check:
+    try:
+        require_valid()
+    except InputError as error:
+        return Check("params", str(error), "mend this key")
+    return Check("params", f"{len(OWNERS)} sections, all valid")
 
 
 def _device() -> Check:

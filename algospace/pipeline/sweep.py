@@ -23,7 +23,7 @@ from algospace import training
 from algospace.errors import InputError
 from algospace.params import Params
 from algospace.pipeline import experiments, stage, status, training_state
-from algospace.pipeline.config import PARAMS, lookup, read_yaml, replace
+from algospace.pipeline.config import PARAMS, lookup, read_yaml, replace, with_exponents
 from algospace.pipeline.space import Space, Values, section_of
 from algospace.trials import Trial, changes, config_hash
 
@@ -73,7 +73,7 @@ def search(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _open(name, storage)
-    params = read_yaml(root / PARAMS)
+    params = with_exponents(read_yaml(root / PARAMS))
     base = experiments.committed_params(root) or params
     own = {key: option.drawn(lookup(params, key)) for key, option in space.items()}
     for key, value in own.items():

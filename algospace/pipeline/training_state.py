@@ -80,7 +80,7 @@ class TrainingState:
         # Several processes ask the leader's clock together, and only when they meet to save anyway.
         over = self._session is not None and (due or distributed.processes() == 1)
         if over and self._session is not None:
-            over = bool(distributed.from_leader(float(self._session.is_over(self._stage))))
+            over = bool(distributed.from_leader(float(distributed.leads() and self._session.is_over(self._stage))))
         if due or over:
             self._save(step, snapshot)
         if over:

@@ -50,6 +50,8 @@ class AccountState(Params):
     """An account after the close of a bar; what belongs to a session is that of ``session_id``."""
 
     time: str | None = None  # ISO, of that close; bars up to it are history. None: before the first bar
+    close: FiniteFloat | None = Field(default=None, gt=0)  # price of that close: a trade may be left at it
+    session_close: str | None = None  # ISO, when the session of that bar ends
     equity: FiniteFloat = Field(gt=0)  # USD, of closed trades
     peak: FiniteFloat = Field(gt=0)  # highest equity so far
     session_id: int | None = None  # YYYYMMDD; None: the next bar begins a session
@@ -59,7 +61,7 @@ class AccountState(Params):
     trades: list[ClosedTrade] = Field(default=[])  # oldest first
     working: WorkingOrder | None = None
 
-    @field_validator("time")
+    @field_validator("time", "session_close")
     @classmethod
     def _iso(cls, time: str | None) -> str | None:
         try:
@@ -76,6 +78,10 @@ class AccountState(Params):
             raise ValueError(f"expected a peak of at least the equity {self.equity:g}, found {self.peak:g}")
         if self.working is not None and self.session_id is None:
             raise ValueError("expected the session_id that the working order belongs to, found none")
+        bar = {"time": self.time, "close": self.close, "session_close": self.session_close}
+        missing = [name for name, value in bar.items() if value is None]
+        if missing and self.working is not None and self.working.entry is not None:
+            raise ValueError(f"expected the {missing[0]} of the last bar of an open trade, found none")
         return self
 
 

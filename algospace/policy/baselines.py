@@ -7,7 +7,7 @@ import pandas as pd
 
 from algospace import market
 from algospace.mrms.track import Track
-from algospace.policy.decide import Settings, synergy_rows
+from algospace.policy.decide import Settings
 from algospace.policy.params import ExportParams
 from algospace.policy.simulation import TRADE_COLUMNS, Order, Simulation, simulate
 
@@ -15,7 +15,7 @@ HOLD, EVERY_SYNERGY = "buy and hold", "every synergy, fixed risk"
 
 
 def baselines(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int) -> dict[str, Simulation]:
-    """Never trading; holding one position from the first bar to the last; every synergy with fixed risk."""
+    """Never trading; holding one position from the second bar to the last; every synergy with fixed risk."""
     return {
         "flat": _untraded(m5, np.full(len(m5), settings.market.account.equity), first_row),
         HOLD: buy_and_hold(m5, settings, params, first_row),
@@ -30,22 +30,25 @@ def _untraded(m5: pd.DataFrame, equity: np.ndarray, first_row: int) -> Simulatio
 
 
 def buy_and_hold(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int) -> Simulation:
-    """Bought at the first open and sold at the last close, ``params.baseline_units`` units, without a stop.
+    """Bought at the open after the first bar, as early as any policy, and sold at the last close, without a stop.
+
+    ``params.baseline_units`` units are held; none where there is but one bar.
 
     Rolls cost nothing here: the bars are made continuous, so a position goes on over them.
     """
     costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
     close, money = m5["close"].to_numpy(), settings.contract.point_value * params.baseline_units
-    entry = m5["open"].to_numpy()[first_row] + costs.slippage
-    held = (close - entry) * money - costs.commission * params.baseline_units
-    held[-1] -= costs.slippage * money + costs.commission * params.baseline_units
-    held[:first_row] = 0.0
+    held, bought = np.zeros(len(m5)), first_row + 1
+    if bought < len(m5):
+        entry = m5["open"].to_numpy()[bought] + costs.slippage
+        held[bought:] = (close[bought:] - entry) * money - costs.commission * params.baseline_units
+        held[-1] -= costs.slippage * money + costs.commission * params.baseline_units
     return _untraded(m5, settings.market.account.equity + held, first_row)
 
 
 def every_synergy(m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int) -> Simulation:
     """Every synergy with fixed units, stop and target, under the account's own limits: the gates without learning."""
-    events = synergy_rows(m5)
+    events = np.flatnonzero(m5["gate1_type"].to_numpy() != 0)
     events = events[events >= first_row]
     costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
     directions = m5["gate1_direction"].to_numpy()[events]

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from algospace import market, track_record
+from algospace.data.bars import CLOCK
 from algospace.performance import rounded
 from algospace.policy.decide import Replay
 from algospace.policy.params import ExportParams
 from algospace.policy.records import Decision
 
-CLOCK = "America/New_York"  # of the hours
 SYNERGIES = ("MLMI, NW-RQK, FVG", "MLMI, FVG, NW-RQK", "NW-RQK, FVG, MLMI", "NW-RQK, MLMI, FVG")  # types 1 to 4
 UNJUDGED = "not judged"  # refused before anything was computed
 

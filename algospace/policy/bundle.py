@@ -216,6 +216,8 @@ def load(directory: Path, engine: Literal["pytorch", "onnx"] = "pytorch") -> tup
                 raise BundleError(f"expected {CONSENSUS}, found none")
             graph = (directory / CONSENSUS).read_bytes()
             policy = policy._replace(passes=graphs.runtime(graph, policy, policy.settings.threads))
+    except BundleError as error:
+        raise BundleError(f"{directory}: {error}") from None
     except _UNFIT as error:
         found = " ".join(str(error).split()) or type(error).__name__
         raise BundleError(f"{directory}: expected content that fits together, found {found[:200]}") from None

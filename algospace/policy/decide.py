@@ -293,11 +293,6 @@ def _is_read(name: str) -> bool:
     return name in (*table_module.EVENT, *table_module.SIGNALS) or name.startswith(("gate1_", "strength_"))
 
 
-def synergy_rows(m5: pd.DataFrame) -> np.ndarray:
-    """Rows of the Gate-1 events."""
-    return np.flatnonzero(m5["gate1_type"].to_numpy() != 0)
-
-
 def regimes(model: RegimeVAE, rows: Rows, ends: np.ndarray, params: FeatureParams) -> np.ndarray:
     """Regime vectors (len(ends), latent) of the newest closed 30-minute bar at each 5-minute row."""
 

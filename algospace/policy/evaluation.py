@@ -115,7 +115,7 @@ def summary(
     found |= activity(simulation, settings, params, per_year)
     if name == HOLD:  # it has no trade that closes, and costs that no bracket counts
         found |= {"exposure": 1.0, "turnover": None, "gross_return": None, "costs": None}
-    return found | beside_chance(simulation, m5, settings, params, first_row, settings.seed)
+    return found | beside_chance(simulation, m5, settings, params, first_row)
 
 
 def with_costs(trades: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -161,14 +161,14 @@ def activity(
 
 
 def beside_chance(
-    simulation: Simulation, m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int, seed: int
+    simulation: Simulation, m5: pd.DataFrame, settings: Settings, params: ExportParams, first_row: int
 ) -> dict[str, float | None]:
     """How the closed trades stand to random traders', and what they earn at other costs; None for too few."""
     names = ["random_mean_r", "random_percentile", "random_p_value", *(f"mean_r_costs_x{x:g}" for x in LADDER)]
     closed = closed_trades(simulation.trades)
     if len(closed) < params.min_trades:
         return dict.fromkeys(names)
-    chance = random_traders(closed, m5, settings, first_row, params.random_draws, seed)
+    chance = random_traders(closed, m5, settings, first_row, params.random_draws, settings.seed)
     ladder = cost_ladder(closed, m5, settings, LADDER)
     return performance.rounded(dict(zip(names, (*chance, *ladder.values()), strict=True)))
 

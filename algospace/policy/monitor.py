@@ -47,10 +47,9 @@ def see(policy: Policy, bars: pd.DataFrame, start: pd.Timestamp | None = None) -
     counted = ~replay.m5["is_synthetic"].to_numpy(bool) & (rows.m30_row >= 0)
     counted[: replay.first_row] = False
     at = rows.m30_row[counted]
-    kind = next(kind for kind, names in windows.REGIME.items() if len(names) == rows.regime.shape[1])
     parts = (
         (windows.STRUCTURE, rows.structure[at]),
-        (windows.REGIME[kind], rows.regime[at]),
+        (windows.REGIME[policy.settings.indicators.mmd.kind], rows.regime[at]),
         (windows.TACTICAL, rows.tactical[counted]),
         (tuple(f"side_{name}" for name in table_module.SIDE), rows.side[counted]),
     )

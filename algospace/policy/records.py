@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from algospace import consensus
+from algospace import consensus, market
 from algospace.consensus import Consensus
 from algospace.data.contracts import Contract
 from algospace.market import MarketParams
@@ -78,7 +78,7 @@ def proposed(
     tick, price = contract.tick, float(row["close"])
     digits = max(0, -int(np.floor(np.log10(tick)))) + 2
     stop, reward_risk = float(proposal.stop[0, 0]), float(proposal.reward_risk[0, 0])
-    target = round(stop * reward_risk / tick) * tick
+    target = float(market.target_distance(np.array(stop), np.array(reward_risk), tick))
     units, point_value = sized.adjusted, contract.point_value
     return {
         "units": units,

@@ -1,6 +1,7 @@
 """Trade a sequence of events through one account: the same for the policy and for its baselines."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -31,8 +32,8 @@ class Trade(NamedTuple):
 
     event: int  # number of the event, -1 for an order that the account began with
     row: int  # of the event's bar among all bars; -1 likewise
-    decided_utc: int
-    entry_utc: int
+    decided_utc: int  # of an order that the account began with the account's own time
+    entry_utc: int  # likewise of a trade
     exit_utc: int
     side: int
     units: int
@@ -132,8 +133,9 @@ class Simulator:
     def finish(self) -> Trade | None:
         """The trade that is open when there are no more bars, at the last close; it does not count as closed."""
         working, last = self._working, self._last
-        if working is None or last is None or np.isnan(working.entry):
+        if working is None or np.isnan(working.entry):
             return None
+        assert last is not None
         price = market.leaves_at(last.close, working.order.side, self.costs.slippage)
         over = last.close_utc >= last.session_close_utc
         return self._trade(working, market.SESSION if over else market.OPEN, price, last.close_utc)
@@ -141,8 +143,11 @@ class Simulator:
     def state(self) -> AccountState:
         """Give what a simulation of the bars that follow begins with."""
         account, working = self.account, self._working
+        last = self._last
         return AccountState(
-            time=None if self._last is None else from_ms(np.array([self._last.close_utc]))[0].isoformat(),
+            time=None if last is None else _iso(last.close_utc),
+            close=None if last is None else last.close,
+            session_close=None if last is None else _iso(last.session_close_utc),
             equity=float(account.equity[0]),
             peak=float(account.peak[0]),
             session_id=self._session,
@@ -173,6 +178,9 @@ class Simulator:
             *(torch.tensor([x], dtype=torch.float64) for x in numbers), *(torch.tensor([x]) for x in counts)
         )
         self._session = start.session_id
+        since = 0 if start.time is None else _ms(start.time)
+        if start.close is not None and start.session_close is not None and start.session_id is not None:
+            self._last = _Bar(start.close, since, start.session_id, _ms(start.session_close))
         for trade in start.trades:
             self._remember(trade)
         if start.working is not None:
@@ -182,7 +190,7 @@ class Simulator:
                 own.stop_atr, own.confidence,
             )  # fmt: skip
             entry = np.nan if own.entry is None else own.entry
-            self._working = _Working(order, -1, -1, 0, own.wait, entry, 0, own.held)
+            self._working = _Working(order, -1, -1, since, own.wait, entry, since, own.held)
 
     def _follow(self, bars: Columns, count: int) -> Trade | None:
         """Let the first ``count`` bars, of the order's own session, pass."""
@@ -207,8 +215,9 @@ class Simulator:
         working, last = self._working, self._last
         assert working is not None
         self._working = None
-        if np.isnan(working.entry) or last is None:
+        if np.isnan(working.entry):
             return None
+        assert last is not None
         price = market.leaves_at(last.close, working.order.side, self.costs.slippage)
         trade = self._trade(working, market.SESSION, price, last.close_utc)
         self._settle(trade, working.order.confidence)
@@ -245,6 +254,14 @@ class Simulator:
                 np.array([trade.session_id]),
             )
         )
+
+
+def _iso(ms: int) -> str:
+    return str(from_ms(np.array([ms]))[0].isoformat())
+
+
+def _ms(iso: str) -> int:
+    return round(datetime.fromisoformat(iso).timestamp() * 1000)
 
 
 def _bar(bars: Columns, row: int) -> _Bar:

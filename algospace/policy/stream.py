@@ -122,7 +122,7 @@ class Stream:
 
     def _check(self, bar: Bar) -> int:
         """The bar's start in ms, of a bar that can be."""
-        if not isinstance(bar.start, datetime) or bar.start.tzinfo is None or bar.start is pd.NaT:
+        if not isinstance(bar.start, datetime) or bar.start.tzinfo is None:
             raise InputError(f"bar {bar.start!r}: expected a start with a time zone")
         seconds = bar.start.timestamp()
         start = round(seconds * 1000)

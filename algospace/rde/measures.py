@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from algospace.data.bars import local_hour
+
 # measure -> what a low and a high value is called
 WORDS = {
     "volatility": ("calm", "volatile"),
@@ -62,8 +64,7 @@ def measures(bars: HalfHours, ends: np.ndarray, length: int) -> pd.DataFrame:
     sd = r.std(axis=1) + _TINY
     z = (r - r.mean(axis=1, keepdims=True)) / sd[:, None]
     half = length // 2
-    local = pd.to_datetime(bars.close_utc[ends], unit="ms", utc=True).tz_convert("America/New_York")
-    hour = local.hour.to_numpy() + local.minute.to_numpy() / 60
+    hour = local_hour(bars.close_utc[ends])
     return pd.DataFrame(
         {
             "volatility": np.log(sd),

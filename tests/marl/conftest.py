@@ -44,9 +44,9 @@ def made():
             pays[::3] = False
         net_r = np.repeat(np.where(pays, 1.0, -1.0)[:, :, None], DELAYS, axis=2)
         entry = at[:, None, None] + 1 + np.arange(DELAYS) + np.zeros((n, 2, 1), np.int64)
-        none, vectors = np.zeros((n, 2)), (np.zeros((n, 2, 3)), np.zeros((n, 2, 8)))
+        none, weights = np.zeros((n, 2)), np.zeros((n, 2, 3))
         proposal = Proposal(
-            np.ones((n, 2), np.int64), none + 1, none + 4.0, none.astype(bool), none + 2.0, none + 0.5, none, *vectors
+            np.ones((n, 2), np.int64), none + 1, none + 4.0, none.astype(bool), none + 2.0, none + 0.5, none, weights
         )
         candidates = Candidates(at, direction, np.zeros((n, 4), np.float32), proposal, net_r, entry + hold - 1, entry)
         labels = np.where(pays.any(axis=1), pays.argmax(axis=1) + 1, PASS)

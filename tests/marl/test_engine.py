@@ -138,5 +138,10 @@ def test_no_folds_by_default(made, params, rules):
 
 
 def test_a_past_without_candidates_is_refused(made, params, rules):
-    with pytest.raises(InputError, match=r"marl.folds: expected candidates before each of 1 blocks, found 0"):
+    with pytest.raises(InputError, match=r"each of 1 blocks, found \d+ in block 1 and 0 before it"):
         engine.walk_forward(made(20, hold=500), params(folds=1), rules, RUNTIME, 0, part)
+
+
+def test_more_folds_than_sessions_are_refused(made, params, rules):
+    with pytest.raises(InputError, match=r"marl.folds: expected candidates in and before each of 9 blocks"):
+        engine.walk_forward(made(20), params(folds=9), rules, RUNTIME, 0, part)

@@ -16,7 +16,6 @@ from algospace.mrms.communication import (
     TrackNet,
     adapt,
     advise,
-    calibration_error,
     communication_loss,
     figures,
     form,
@@ -402,12 +401,6 @@ def test_a_losing_streak_never_raises_the_size():
     assert (np.diff(factors) <= 0).all()
     assert factors[0] == 1
     assert factors[-1] < 0.4
-
-
-def test_calibration_error_by_hand():
-    happened = np.tile([0.0, 1.0], 50)
-    assert calibration_error(np.full(100, 0.5), happened) == pytest.approx(0.0)
-    assert calibration_error(np.full(100, 0.8), happened) == pytest.approx(0.3)
 
 
 def test_each_quantity_has_a_mean_and_an_uncertainty():

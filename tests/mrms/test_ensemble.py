@@ -309,7 +309,7 @@ def test_a_limit_on_the_size_is_hard_and_never_raises_one():
         held = proposals(model, x)
         assert (held.units[free.units <= most] == free.units[free.units <= most]).all()
         assert held.units.max() <= most
-        for name in ("stop_atr", "stop", "reward_risk", "embedding"):
+        for name in ("stop_atr", "stop", "reward_risk"):
             assert np.array_equal(getattr(held, name), getattr(free, name)), name
     assert (held.confidence == 1).all()
     # A stored model is held too.

@@ -60,7 +60,7 @@ def proposal(units, stop_atr, reward_risk):
     """Proposals (events, 2) of which the figures read the size and the cell."""
     units, stop_atr, reward_risk = (np.array(part) for part in (units, stop_atr, reward_risk))
     whole, none = np.ones(units.shape), np.zeros(units.shape, bool)
-    return Proposal(units, stop_atr, 10.0 * stop_atr, none, reward_risk, whole, whole, whole, whole)
+    return Proposal(units, stop_atr, 10.0 * stop_atr, none, reward_risk, whole, whole, whole)
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def order(*rows):
 
 
 def test_it_finds_the_one_good_cell(params, exchange):
-    agents, history = learn(toy(), NAMES, exchange, params, 0, "cpu", Unsaved())
+    agents, history = learn("mrms", toy(), NAMES, exchange, params, 0, "cpu", Unsaved())
     given = toy(seed=1)
     output = agents(torch.from_numpy(given.states[:, 0]))
     units, stop, target = (part.argmax(1).numpy() for part in (output.units, output.stop, output.target))
@@ -88,7 +88,7 @@ def test_it_finds_the_one_good_cell(params, exchange):
 def test_it_does_not_trade_what_only_loses(params, exchange):
     given = toy(best=-0.3)
     given.net_r.clip(max=-0.05, out=given.net_r)
-    agents, _ = learn(given, NAMES, exchange, params, 0, "cpu", Unsaved())
+    agents, _ = learn("mrms", given, NAMES, exchange, params, 0, "cpu", Unsaved())
     output = agents(torch.from_numpy(toy(seed=1).states.reshape(-1, len(NAMES))))
     assert output.units.detach()[:, 0].mean() > 0.95
     assert (output.units.argmax(1) == 0).float().mean() > 0.98
@@ -121,7 +121,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(params, exchange, at):
     run, states = shortened(params, num_envs=8, total_timesteps=8 * 16 * 4), []
 
     def learned(on_step=lambda step, snapshot: None, resumed=None, given=None):
-        return learn(toy(60), NAMES, exchange, run, 0, "cpu", Hook(on_step, resumed))
+        return learn("mrms", toy(60), NAMES, exchange, run, 0, "cpu", Hook(on_step, resumed))
 
     agents, history = learned(lambda step, snapshot: states.append(copy.deepcopy({**snapshot(), "step": step})))
     torch.manual_seed(7)
@@ -284,4 +284,4 @@ def test_bad_states_are_refused(params, exchange):
     contract = CONTRACTS["MES"]
     venue = market.Venue(bars, session, contract, market.Costs.of(contract, 1.0), exchange)
     with pytest.raises(InputError, match="mrms: expected finite states, found NaN or inf in type_3 of event 3"):
-        fit(lessons, venue, params, 0, "cpu", Unsaved())
+        fit("mrms", lessons, venue, params, 0, "cpu", Unsaved())

@@ -27,7 +27,7 @@ def event_rows(rows, lasting=3):
 
 def test_folds_never_learn_from_what_they_propose_for():
     events = event_rows(np.arange(0, 3000, 5), lasting=40)
-    found = folds(events, 3, embargo_m30=2, embargo_m5=7)
+    found = folds(events, 3, embargo=12)
     assert np.array_equal(np.concatenate([fold.block for fold in found]), np.arange(600))
     rows = events["row"].to_numpy()
     first, *later = found
@@ -43,7 +43,7 @@ def test_folds_never_learn_from_what_they_propose_for():
 
 def test_an_embargo_that_eats_the_lessons_is_refused():
     with pytest.raises(InputError, match=r"mrms.folds: expected events for 3 blocks with an embargo of 600 bars"):
-        folds(event_rows(np.arange(0, 300, 5)), 3, 100, 7)
+        folds(event_rows(np.arange(0, 300, 5)), 3, 600)
 
 
 N, EPOCHS = 90, 2
@@ -81,7 +81,7 @@ def lessons(changed=slice(0)):
 
 
 def proposals_of(given, venue, params):
-    parts = folds(given.events, 3, embargo_m30=2, embargo_m5=7)
+    parts = folds(given.events, 3, embargo=12)
     models = walk_forward(given, parts, EPOCHS, venue, params, RUNTIME, 5, lambda name: training.Unsaved())
     return out_of_fold(models, parts, given, given.states, given.events, venue.costs.tick), parts
 
@@ -114,7 +114,7 @@ def test_no_proposal_knows_an_outcome_of_its_own_block_or_a_later_one(venue, par
 def test_a_bar_between_events_has_the_model_of_its_block(venue, params):
     """Ten bars lie between two events; the last of a block goes on to the next one's first event."""
     given = lessons()
-    parts = folds(given.events, 3, embargo_m30=2, embargo_m5=7)
+    parts = folds(given.events, 3, embargo=12)
     models = walk_forward(given, parts, EPOCHS, venue, params, RUNTIME, 5, lambda name: training.Unsaved())
     later = given.events.assign(row=given.events["row"] + 9)
     found = out_of_fold(models, parts, given, given.states, later, venue.costs.tick)
@@ -134,7 +134,7 @@ def record(asked, side=0):
     units = np.zeros((n, 2), np.int64)
     units[:, side] = asked
     ones = np.ones((n, 2))
-    return Proposal(units, ones, ones, ones > 1, 2 * ones, ones, ones, np.ones((n, 2, 3)), np.ones((n, 2, 8)))
+    return Proposal(units, ones, ones, ones > 1, 2 * ones, ones, ones, np.ones((n, 2, 3)))
 
 
 def paid(r, gate1=1):

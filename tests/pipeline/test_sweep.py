@@ -8,6 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import yaml
 
 from algospace import trials
 from algospace.errors import InputError
@@ -82,6 +83,16 @@ def test_trial_0_is_params_yaml_and_the_best_beats_it(folder):
         f"-S marl.ppo.update_epochs={values['marl.ppo.update_epochs']} "
         f"-S 'marl.channels={json.dumps(values['marl.channels'], separators=(',', ':'))}'"
     )
+
+
+def test_a_number_that_dvc_wrote_with_an_exponent_is_a_number(folder):
+    """DVC writes 0.0003 as it was, and 3e-05 for what is smaller: to YAML 1.1 that is text."""
+    text = (folder / "params.yaml").read_text().replace("learning_rate: 0.0003", "learning_rate: 3e-04")
+    (folder / "params.yaml").write_text(text)
+    first = searched(folder, 1).get_trials()[0]
+    assert first.user_attrs["values"]["marl.ppo.learning_rate"] == 0.0003
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert trials.read(folder / trials.PATH)[0].config == trials.config_hash(params)
 
 
 def test_a_sweep_that_was_stopped_goes_on_as_if_it_had_not_been(folder):

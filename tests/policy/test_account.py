@@ -17,7 +17,8 @@ WORKING = {
     "wait": 0, "entry": 4800.25, "held": 3,
 }  # fmt: skip
 WHOLE = {
-    "time": "2022-01-11T15:00:00+00:00", "equity": 90_000.0, "peak": 101_000.0, "session_id": 20220111,
+    "time": "2022-01-11T15:00:00+00:00", "close": 4805.5, "session_close": "2022-01-11T22:00:00+00:00",
+    "equity": 90_000.0, "peak": 101_000.0, "session_id": 20220111,
     "session_start": 91_000.0, "session_trades": 2, "losing_streak": 1, "trades": [TRADE], "working": WORKING,
 }  # fmt: skip
 
@@ -51,6 +52,8 @@ def test_a_file_is_read(tmp_path, content):
         (WHOLE | {"time": "noon"}, "time: expected an ISO time with its zone, found 'noon'"),
         (WHOLE | {"time": "2022-01-11T15:00:00"}, "time: expected an ISO time with its zone"),
         (WHOLE | {"session_id": None}, "session_id that the working order belongs to"),
+        (WHOLE | {"close": None}, "expected the close of the last bar of an open trade, found none"),
+        (WHOLE | {"session_close": None}, "expected the session_close of the last bar of an open trade"),
         (WHOLE | {"losing_streak": -1}, "losing_streak: "),
         (WHOLE | {"trades": [TRADE | {"exit": "sold"}]}, "trades.0.exit: "),
         (WHOLE | {"working": WORKING | {"held": 0}}, "working: expected held of at least 1 with an entry"),

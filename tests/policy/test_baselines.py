@@ -31,16 +31,17 @@ def test_buy_and_hold_by_hand(replay, settings, params):
     held = baselines.buy_and_hold(replay.m5, settings, params, FIRST)
     m5, contract = replay.m5, settings.contract
     slip = contract.slippage_ticks * contract.tick
-    points = (m5["close"].iloc[-1] - slip) - (m5["open"].iloc[FIRST] + slip)
+    points = (m5["close"].iloc[-1] - slip) - (m5["open"].iloc[FIRST + 1] + slip)
     end = settings.market.account.equity + points * contract.point_value - 2 * contract.commission
     assert held.equity["equity"].iloc[-1] == pytest.approx(end, abs=1e-9)
-    first = settings.market.account.equity - contract.commission
-    first += (m5["close"].iloc[FIRST] - m5["open"].iloc[FIRST] - slip) * contract.point_value
-    assert held.equity["equity"].iloc[0] == pytest.approx(first, abs=1e-9)
+    capital = settings.market.account.equity
+    assert held.equity["equity"].iloc[0] == capital, "nobody else trades before the second bar"
+    second = (m5["close"].iloc[FIRST + 1] - m5["open"].iloc[FIRST + 1] - slip) * contract.point_value
+    assert held.equity["equity"].iloc[1] == pytest.approx(capital - contract.commission + second, abs=1e-9)
     assert len(held.equity) == len(m5) - FIRST
     assert held.trades.empty
     assert evaluation.summary(baselines.HOLD, held, m5, settings, params, FIRST)["net_return"] == pytest.approx(
-        end / first - 1, rel=1e-4
+        end / capital - 1, rel=1e-4
     )
 
 
@@ -123,8 +124,8 @@ def test_at_its_own_costs_the_ladder_gives_the_trades_back(trades, replay, setti
 
 def test_too_few_trades_say_nothing_of_chance(trades, replay, settings, params):
     few = replay.simulation._replace(trades=trades.head(params.min_trades - 1))
-    found = evaluation.beside_chance(few, replay.m5, settings, params, FIRST, 0)
+    found = evaluation.beside_chance(few, replay.m5, settings, params, FIRST)
     assert set(found.values()) == {None}
-    enough = evaluation.beside_chance(replay.simulation, replay.m5, settings, params, FIRST, 0)
+    enough = evaluation.beside_chance(replay.simulation, replay.m5, settings, params, FIRST)
     assert list(found) == list(enough)
     assert None not in enough.values()

@@ -125,7 +125,7 @@ def test_manifest_describes_what_the_tensors_are(written, trading):
 
 def test_onnx_is_asked_of_a_bundle_that_has_none(trading, tmp_path):
     bundle.write(tmp_path / "bundle", trading, PROVENANCE)
-    with pytest.raises(BundleError, match=r"expected consensus\.onnx, found none"):
+    with pytest.raises(BundleError, match=r"bundle: expected consensus\.onnx, found none$"):
         bundle.load(tmp_path / "bundle", "onnx")
 
 

@@ -117,6 +117,26 @@ def test_another_stream_goes_on_from_the_account(trading, bars, whole):
     assert (True, True) in seen
 
 
+def test_a_trade_left_open_at_the_end_of_a_session_goes_on_from_the_account(trading, bars, whole):
+    """Stopped at the session's last bar: the trade is left at that bar's close, which the account remembers."""
+    trades = whole.simulation.trades
+    left = trades[trades["exit_reason"] == "session end"]
+    assert len(left)
+    for exit_utc in left["exit_utc"]:
+        row = int(np.searchsorted(bars["close_utc"], exit_utc)) + 1
+        stream, undisturbed = Stream(trading), Stream(trading)
+        stream.feed(bars.iloc[:row])
+        account = AccountState.model_validate_json(stream.account.model_dump_json(), strict=True)
+        assert account.working is not None
+        again = Stream(trading, account)
+        assert again.feed(bars) == later(whole.records, bars, row)
+        undisturbed.feed(bars)
+        assert again.account == undisturbed.account
+        found = decide(trading, bars, account=account)
+        assert found.records == later(whole.records, bars, row)
+        assert (found.simulation.equity["equity"].iloc[: row - 1] == account.equity).all()
+
+
 def test_memory_does_not_grow(trading, market_bars):
     """What a stream holds after 40 days is what it held after 25, but for the account's trades."""
 
