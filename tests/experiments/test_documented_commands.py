@@ -47,7 +47,8 @@ def commands(page):
             inside, language = not inside, line.strip().strip("`")
         elif inside and language in ("", "sh", "console"):
             text = re.split(r"\s+#\s", line)[0].strip()
-            found += [command.strip() for command in text.split(";") if command.strip()]
+            parts = re.split(r';(?=(?:[^"]*"[^"]*")*[^"]*$)', text)  # at what stands outside of quotes
+            found += [command.strip() for command in parts if command.strip()]
     return found
 
 
