@@ -157,6 +157,8 @@ def pipelines_under_fire(folder: Path, quick: bool, done: set[str]) -> Iterator[
 def repository(folder: Path) -> Path:
     """Make a workspace with a DVC repository of its own."""
     _fire.workspace(folder)
+    (folder / "metrics").mkdir(exist_ok=True)
+    (folder / "metrics/trials.jsonl").touch()  # dvc.yaml names it, so DVC wants it there
     for arguments in (["init", "--no-scm", "--quiet"], ["config", "core.analytics", "false"]):
         dvc(folder, *arguments)
     return folder
