@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-PENALTY = 300.0  # of the ridge: so many events of a standard deviation each must say that a weight is not 0
+PENALTY = 1000.0  # of the ridge: so many events of a standard deviation each must say that a weight is not 0
 PARTS = 5  # stretches of time, each forecast from the others
 EMBARGO = 0.01  # of the events, left out on either side of a stretch: their brackets reach into it
 

@@ -518,7 +518,7 @@ def small_table(n=60, seed=0):
             "session_close_utc": start[-1] + pd.Timedelta("5min"), "open": open_,
             "high": np.maximum(open_, close) + 0.5, "low": np.minimum(open_, close) - 0.5, "close": close,
             "is_synthetic": False, "candidate_direction": rng.choice([-1, 1], n), "m30_atr": rng.uniform(2, 6, n),
-            "volume_ratio": rng.lognormal(size=n),
+            "activity": rng.normal(size=n),
             "gate1_type": 0, "mlmi_sig": rng.integers(-1, 2, n), "nwrqk_sig": 0, "fvg_sig": 0,
             "strength_mlmi_now": 0.5, "strength_nwrqk_now": 0.5, "strength_fvg_now": 0.5,
             "gate1_bars_to_complete": 0, "gate1_quality": np.nan, **zero,

@@ -201,8 +201,7 @@ def gate1_code(m5: Table, ends: np.ndarray, direction: np.ndarray, params: Gate1
 
     Completed type (4), which signals fire now and whether they agree (3), strengths (3), the tracker of the signal's
     direction: stage (2), first and second kind (6), age (1), then bars to complete, quality and the direction (3); how
-    volatile the market is (log of the 30-minute ATR in per cent of the price) and how busy (tanh of the log of the
-    volume ratio).
+    volatile the market is (log of the 30-minute ATR in per cent of the price) and how busy (`indicators.activity`).
     """
     long = direction > 0
 
@@ -215,7 +214,7 @@ def gate1_code(m5: Table, ends: np.ndarray, direction: np.ndarray, params: Gate1
 
     signals = at("mlmi_sig", "nwrqk_sig", "fvg_sig") * direction[:, None]
     strengths = at("strength_mlmi_now", "strength_nwrqk_now", "strength_fvg_now")
-    quality, ratio = at("gate1_quality"), at("volume_ratio")
+    quality = at("gate1_quality")
     columns = [
         at("gate1_type") == np.arange(1, 5),
         signals,
@@ -228,7 +227,7 @@ def gate1_code(m5: Table, ends: np.ndarray, direction: np.ndarray, params: Gate1
         np.where(np.isnan(quality), 0.0, quality),
         direction[:, None],
         np.log(100 * at("m30_atr") / at("close")),
-        (ratio**2 - 1) / (ratio**2 + 1),
+        at("activity"),
     ]
     return np.concatenate(columns, axis=1).astype(np.float32)
 

@@ -16,6 +16,7 @@ from algospace.marl import exams, pretraining
 from algospace.marl.exams import Judged, Material
 from algospace.marl.params import MARLParams
 from algospace.marl.pretraining import Pretrained
+from algospace.mrms.proposal import CODE
 from algospace.params import RuntimeParams
 from algospace.policy.decide import Settings
 
@@ -88,7 +89,8 @@ def study(
 def new_team(params: MARLParams, context: np.ndarray, net_r: np.ndarray, seed: int) -> agents.Team:
     """A team that has learnt nothing but a linear forecast; the seed gives the networks' weights.
 
-    It is scaled to the rows of context (n, c) that train, and forecasts their net R (n, 2) at the next open.
+    It is scaled to the rows of context (n, c) that train, and forecasts their net R (n, 2) at the next open from all
+    but the proposals, which are the context's end: on train other models make them than later (decision 0016).
     """
     torch.manual_seed(seed)
     sizes = {env.STRUCTURE: len(windows.STRUCTURE), env.TACTICAL: len(windows.TACTICAL)}
@@ -97,7 +99,8 @@ def new_team(params: MARLParams, context: np.ndarray, net_r: np.ndarray, seed: i
         params.message_dim, params.head_dim, params.dropout, sizes | {env.ARBITRAGEUR: sum(sizes.values())}, len(SIDE),
     )  # fmt: skip
     team.scale_to(torch.from_numpy(context))
-    linear = Forecast.fit(team.scaled(torch.from_numpy(context)).double().numpy(), net_r.astype(np.float64))
+    told = team.scaled(torch.from_numpy(context[:, :-CODE])).double().numpy()
+    linear = Forecast.fit(told, net_r.astype(np.float64))
     team.begin_with(torch.from_numpy(linear.weights), torch.from_numpy(linear.bias))
     return team
 

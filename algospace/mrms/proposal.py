@@ -125,6 +125,9 @@ def code(proposal: Proposal) -> np.ndarray:
     return np.concatenate([vectors[:, side] for side in range(2)], axis=1)
 
 
+CODE = 8
+
+
 class Size(NamedTuple):
     """How a number of units came about."""
 

@@ -38,7 +38,7 @@ from algospace.synergy import Gate1Params
 
 # What building a policy out of forged content may raise (pydantic's and our own errors are ValueErrors).
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-SCHEMA = 3  # of manifest and tensors; a number older code wrote is refused, and so is one of newer code
+SCHEMA = 4  # of manifest and tensors; a number older code wrote is refused, and so is one of newer code
 MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
 TENSORS = (
     "fitted.safetensors", "rde.safetensors", "space.safetensors", "mrms.safetensors", "memory.safetensors",

@@ -171,7 +171,7 @@ def gate1_frame():
             "gate1_second_kind_long": [0, 3], "gate1_second_kind_short": [0, 0],
             "gate1_age_long": [-1, 6], "gate1_age_short": [4, 3],
             "gate1_bars_to_complete": [15, 0], "gate1_quality": [0.5, np.nan],
-            "m30_atr": [2.0, 25.0], "close": [200.0, 1000.0], "volume_ratio": [1.0, 3.0],
+            "m30_atr": [2.0, 25.0], "close": [200.0, 1000.0], "activity": [0.0, -0.25],
         }
     )  # fmt: skip
     return pd.concat([frame.iloc[:0], frame, frame]).reset_index(drop=True)
@@ -189,7 +189,7 @@ def test_gate1_code_by_hand(settings):
         0, 0, 0, 0, 0, 0, 0, 0,  # the long tracker is empty
         0,  # age
         0.5, 0.5, 1,  # 15 of 30 bars, quality, long
-        0, 0,  # an ATR of one per cent, ordinary volume
+        0, 0,  # an ATR of one per cent, as busy as usual
     ]  # fmt: skip
     signal = [
         0, 0, 0, 0,
@@ -200,7 +200,7 @@ def test_gate1_code_by_hand(settings):
         0, 0, 0,  # no second,
         0.1,  # 3 bars old
         0, 0, -1,
-        np.log(2.5), 0.8,  # 2.5 per cent, three times as much
+        np.log(2.5), -0.25,  # 2.5 per cent, quieter than usual
     ]  # fmt: skip
     np.testing.assert_allclose(found, np.array([synergy, signal]), atol=1e-7)
 

@@ -8,6 +8,7 @@ from algospace.data.contracts import CONTRACTS
 from algospace.errors import InputError
 from algospace.marl import engine
 from algospace.marl.exams import Judged
+from algospace.mrms.proposal import CODE
 from algospace.params import RuntimeParams
 from algospace.training import Unsaved
 
@@ -40,6 +41,17 @@ def test_a_run_is_a_function_of_its_seed(made, params, rules):
     for half in ("select", "report"):
         assert np.array_equal(first.judged[half].confidence, again.judged[half].confidence)
         assert len(first.judged[half].action) == 20
+
+
+def test_a_team_begins_with_what_is_known_without_the_proposals(params):
+    """On train the proposals are those of other models, which know less."""
+    rng = np.random.default_rng(0)
+    context = rng.normal(size=(2000, 3 + CODE)).astype(np.float32)
+    net_r = (context[:, :1] + context[:, -1:]) * [1.0, -1.0]
+    team = engine.new_team(params(), context, net_r, 0)
+    weights = team.linear.weight.detach().view(3, 3, -1)[:, 1:]  # agents, sides
+    assert (weights[..., 3:] == 0).all()
+    torch.testing.assert_close(weights[..., 0], torch.tensor([[8.7, -8.7]] * 3), atol=0.5, rtol=0)
 
 
 @pytest.mark.parametrize("names", [("structure",), ("tactical",), ("arbitrageur",), ("structure", "arbitrageur")])

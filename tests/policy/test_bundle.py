@@ -290,7 +290,7 @@ def test_other_content_has_another_schema(written):
         "sizes": {name: sorted(header) for name, (_, header) in tensors.items()},
     }
     digest = hashlib.sha256(artefacts.json_bytes(names)).hexdigest()[:12]
-    assert (bundle.SCHEMA, digest) == (3, "6b67e9726e69")
+    assert (bundle.SCHEMA, digest) == (4, "6b67e9726e69")
 
 
 @pytest.mark.parametrize("key", ["files", "settings", "seed", "threads", "calibration", "described", "provenance"])
