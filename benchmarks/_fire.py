@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import yaml
+from _workspace import ROOT, STAGES, environment
 
-ROOT = Path(__file__).parents[1]
-STAGES = ("prepare", "rde", "mrms", "marl", "export")
 TINY: dict[str, Any] = {
     "runtime.threads": 1,
     "data.synthetic.sessions": 12,
@@ -83,40 +82,6 @@ TINY: dict[str, Any] = {
 SAVE_EVERY = 4  # optimiser steps between two saves of the training state: in so short a run 100 would never come
 READ, CREATE, WRITE, FSYNC, RENAME, UNLINK, MKDIR, SAVE = range(8)  # kinds of calls, as in _fire.c
 NEVER = -1
-
-
-def set_params(folder: Path, values: dict[str, Any]) -> None:
-    """Set dotted keys of a folder's ``params.yaml``; each must be there already."""
-    path = folder / "params.yaml"
-    params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for key, value in values.items():
-        *parents, leaf = key.split(".")
-        section = params
-        for parent in parents:
-            section = section[parent]
-        if leaf not in section:
-            raise KeyError(key)
-        section[leaf] = value
-    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-
-
-def workspace(folder: Path, values: dict[str, Any] = TINY) -> Path:
-    """Copy what the pipeline needs (with its compiled kernels) into a new folder, with these params."""
-    folder.mkdir(parents=True)
-    for name in ("algospace", "stages"):
-        shutil.copytree(ROOT / name, folder / name)
-    for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / "data/raw").mkdir(parents=True)
-    shutil.copy(ROOT / "data/raw/README.md", folder / "data/raw")
-    set_params(folder, values)
-    return folder
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """The environment without what would steer DVC, the package or Python from outside."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("DVC", "ALGOSPACE", "PYTEST", "PYTHON"))}
-    return clean | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"} | changes
 
 
 @functools.cache

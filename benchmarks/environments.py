@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import _fire
+from _workspace import STAGES, environment, workspace
 
 FREE = {"OMP_NUM_THREADS": "", "NUMBA_NUM_THREADS": ""}  # unset
 PLAIN: dict[str, str] = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
@@ -35,12 +36,12 @@ QUICK = ("undisturbed", "all others, west")
 def run(folder: Path, name: str) -> dict[str, str]:
     """Run the five stages in one of the surroundings; return the digests of what they write."""
     changes, umask, place, params = SURROUNDINGS[name]
-    work = _fire.workspace(folder / place, _fire.TINY | params)
+    work = workspace(folder / place, _fire.TINY | params)
     variables = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"} | changes
-    given = {key: value for key, value in _fire.environment(**variables).items() if value}
+    given = {key: value for key, value in environment(**variables).items() if value}
     before = os.umask(umask)
     try:
-        for stage in _fire.STAGES:
+        for stage in STAGES:
             done = subprocess.run(
                 [sys.executable, "-m", f"stages.{stage}"], cwd=work, env=given, capture_output=True, text=True,
                 check=False,

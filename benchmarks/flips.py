@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import _fire
+from _workspace import STAGES, workspace
 
 from algospace.errors import BundleError
 from algospace.policy import bundle
@@ -59,8 +60,8 @@ def examine(directory: Path, path: Path, quick: bool) -> dict[str, Any]:
 
 def make_bundle(folder: Path) -> Path:
     """Run the small pipeline and return its bundle."""
-    with _fire.Furnace(_fire.workspace(folder)) as furnace:
-        for stage in _fire.STAGES:
+    with _fire.Furnace(workspace(folder, _fire.TINY)) as furnace:
+        for stage in STAGES:
             ended = furnace.run(stage)
             if ended.code:
                 raise SystemExit(f"{stage}: {ended.stderr}")

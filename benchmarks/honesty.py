@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from _honesty import (
     YEAR,
     Entries,
@@ -37,6 +36,7 @@ from _honesty import (
     planted_verdict,
     timed_sharpe,
 )
+from _workspace import ROOT, STAGES, environment, set_params, workspace
 
 from algospace import env, evidence, market, performance, planted
 from algospace.data.splits import TEST
@@ -50,8 +50,6 @@ from algospace.policy.baselines import EVERY_SYNERGY
 from algospace.policy.decide import Policy, regimes
 from algospace.policy.evaluation import LADDER, POLICY
 
-ROOT = Path(__file__).parents[1]
-STAGES = ("prepare", "rde", "mrms", "marl", "export")
 SEEDS = {"random_walk": range(7001, 7021), "planted": range(8001, 8011)}  # fixed before any of them was run
 QUICK_PATHS = {"random_walk": 2, "planted": 1}
 LEVELS = ("deployed", "consensus")
@@ -91,27 +89,15 @@ def write_params(path: Path, quick: bool, market_name: str, seed: int) -> None:
     """Write the params of one path; they differ from those of another in its market and its seed alone."""
     shutil.copy(ROOT / "params.yaml", path)
     switch_profile("bench", path)
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     own = {"data.synthetic.market": market_name, "seed": seed}
-    for key, value in (VALUES | (QUICK_VALUES if quick else {}) | own).items():
-        *parents, leaf = key.split(".")
-        section = content
-        for name in parents:
-            section = section[name]
-        section[leaf] = value
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    set_params(path, VALUES | (QUICK_VALUES if quick else {}) | own)
 
 
 def run_stages(folder: Path) -> None:
-    """Run the stage scripts in a folder with params, with the code that stands here (and its compiled kernels)."""
-    for name in ("algospace", "stages"):
-        shutil.copytree(ROOT / name, folder / name)
-    for name in ("dvc.yaml", "requirements.lock"):
-        shutil.copy(ROOT / name, folder)
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith(("ALGOSPACE", "DVC"))}
+    """Run the stage scripts in a workspace."""
     for stage in STAGES:
         done = subprocess.run(
-            [sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=kept | {"OMP_NUM_THREADS": "1"},
+            [sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment(OMP_NUM_THREADS="1"),
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
@@ -123,7 +109,7 @@ def run_path(identity: Row, quick: bool) -> Row:
     torch.set_num_threads(1)
     start = sum(os.times()[:4])
     with tempfile.TemporaryDirectory(prefix="honesty-") as name:
-        folder = Path(name)
+        folder = workspace(Path(name) / "path", {})
         write_params(folder / "params.yaml", quick, identity["market"], identity["seed"])
         run_stages(folder)
         found = judge(folder)

@@ -14,33 +14,29 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from _fire import ROOT, set_params
 from _measure import interleaved, main
+from _workspace import ROOT, set_params, workspace
 
 WAYS = {"one process": (1, 1), "two threads": (1, 2), "two processes": (2, 1)}  # processes, threads of each
 STAGES = ("rde", "marl")
-COPIED = (
-    "algospace", "stages", "data/prepared", "data/regimes", "data/proposals", "models/mrms",
-    "params.yaml", "dvc.yaml", "requirements.lock",
-)  # fmt: skip
+READ = ("data/prepared", "data/regimes", "data/proposals", "models/mrms")  # by the stages
 VALUES = {"marl.seeds": [0], "rde.optimizer.patience": 60}  # as many epochs in each
 QUICK_VALUES = {"rde.optimizer.epochs": 8, "marl.ppo.total_timesteps": 16384, "marl.pretraining.optimizer.epochs": 4}
 
 
-def workspace(folder: Path, quick: bool) -> None:
-    """Copy what the stages read, and set params."""
-    for name in COPIED:
-        source = ROOT / name
-        if not source.exists():
+def prepared(folder: Path, quick: bool) -> Path:
+    """Make a workspace that holds what the stages read."""
+    workspace(folder, VALUES | (QUICK_VALUES if quick else {}))
+    for name in READ:
+        if not (ROOT / name).exists():
             raise SystemExit(f"{name}: expected a pipeline that has run, found nothing; make repro")
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-    set_params(folder, VALUES | (QUICK_VALUES if quick else {}))
+        shutil.copytree(ROOT / name, folder / name)
+    return folder
 
 
 def run(folder: Path, stage: str, processes: int, threads: int) -> None:
     """One run of a stage, from its start."""
-    set_params(folder, {"runtime.threads": threads})
+    set_params(folder / "params.yaml", {"runtime.threads": threads})
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
         [*command, "-m", f"stages.{stage}"], cwd=folder, check=False, capture_output=True, text=True,
@@ -56,8 +52,8 @@ def rows(quick: bool) -> Iterable[Callable[[], dict[str, Any]]]:
     def row(stage: str) -> Callable[[], dict[str, Any]]:
         def measure() -> dict[str, Any]:
             with tempfile.TemporaryDirectory(prefix="processes-") as name:
-                workspace(Path(name), quick)
-                ways = [lambda way=way: run(Path(name), stage, *way) for way in WAYS.values()]
+                folder = prepared(Path(name) / "run", quick)
+                ways = [lambda way=way: run(folder, stage, *way) for way in WAYS.values()]
                 medians = dict(zip(WAYS, interleaved(ways, 1 if quick else 3), strict=True))
             seconds = {f"seconds, {name}": round(median, 1) for name, median in medians.items()}
             gains = {f"gain, {name}": round(medians["one process"] / medians[name], 2) for name in list(WAYS)[1:]}

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import _fire
+import _workspace
+from _workspace import STAGES, workspace
 
 MOMENTS, QUICK_MOMENTS = 80, 5
 FAULTS = {"boundary": 0, "full": errno.ENOSPC, "error": errno.EIO}
@@ -85,22 +87,22 @@ def cases(runs: dict[str, _fire.Ended], every: int, moments: int) -> list[tuple[
                 chosen |= renames | {min(at + 1, total) for at in renames}
             found += [(experiment, stage, at) for at in sorted(chosen)]
     rng = random.Random(0)
-    return found + [("moment", rng.choice(_fire.STAGES), round(rng.random(), 4)) for _ in range(moments)]
+    return found + [("moment", rng.choice(STAGES), round(rng.random(), 4)) for _ in range(moments)]
 
 
 def stages_under_fire(
     folder: Path, library: Path, every: int, moments: int, only: set[str], done: set[str]
 ) -> Iterator[dict[str, Any]]:
     """Run experiments on single stages, a row each; what ``done`` names is left out."""
-    _fire.workspace(folder)
+    workspace(folder, _fire.TINY)
     with _fire.Furnace(folder, library) as furnace:
-        for stage in _fire.STAGES:
+        for stage in STAGES:
             ended = furnace.run(stage)
             if ended.code:
                 raise SystemExit(f"{stage}: {ended.stderr}")
         reference = _fire.digests(folder)
         runs = {}
-        for stage in _fire.STAGES:
+        for stage in STAGES:
             _fire.clear(folder, stage)
             runs[stage] = furnace.run(stage)
         if _fire.digests(folder) != reference:
@@ -130,7 +132,7 @@ def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def environment() -> dict[str, str]:
-    return _fire.environment(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
+    return _workspace.environment(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
 
 
 def pipelines_under_fire(folder: Path, quick: bool, done: set[str]) -> Iterator[dict[str, Any]]:
@@ -156,9 +158,7 @@ def pipelines_under_fire(folder: Path, quick: bool, done: set[str]) -> Iterator[
 
 def repository(folder: Path) -> Path:
     """Make a workspace with a DVC repository of its own."""
-    _fire.workspace(folder)
-    (folder / "metrics").mkdir(exist_ok=True)
-    (folder / "metrics/trials.jsonl").touch()  # dvc.yaml names it, so DVC wants it there
+    workspace(folder, _fire.TINY)
     for arguments in (["init", "--no-scm", "--quiet"], ["config", "core.analytics", "false"]):
         dvc(folder, *arguments)
     return folder

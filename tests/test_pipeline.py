@@ -12,9 +12,12 @@ import pandas as pd
 import pytest
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from _workspace import environment, set_params, workspace
+
 from algospace.data.splits import REPORT
 
-ROOT = Path(__file__).parent.parent
 SMALL = {
     "data.synthetic.sessions": 60,
     "data.train_fraction": 0.5,
@@ -52,38 +55,12 @@ SMALL = {
 }
 
 
-def set_params(folder: Path, values: dict) -> None:
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    for key, value in values.items():
-        *parents, leaf = key.split(".")
-        section = params
-        for parent in parents:
-            section = section[parent]
-        assert leaf in section, key
-        section[leaf] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-
-
-def workspace(folder: Path) -> Path:
-    """A copy of the project (with its compiled kernels), small params and a DVC repository of its own."""
-    folder.mkdir()
-    for name in ("algospace", "stages"):
-        shutil.copytree(ROOT / name, folder / name)
-    for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / "data/raw").mkdir(parents=True)
-    (folder / "metrics").mkdir()
-    (folder / "metrics/trials.jsonl").touch()
-    shutil.copy(ROOT / "data/raw/README.md", folder / "data/raw")
-    set_params(folder, SMALL)
+def repository(folder: Path) -> Path:
+    """A workspace with small params and a DVC repository of its own."""
+    workspace(folder, SMALL)
     dvc(folder, "init", "--no-scm", "--quiet")
     dvc(folder, "config", "core.analytics", "false")
     return folder
-
-
-def environment() -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("DVC", "ALGOSPACE", "PYTEST"))}
-    return clean | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def dvc(folder: Path, *arguments: str) -> str:
@@ -105,7 +82,7 @@ def stages_run(output: str) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A workspace in which the pipeline ran undisturbed."""
-    folder = workspace(tmp_path_factory.mktemp("pipeline") / "undisturbed")
+    folder = repository(tmp_path_factory.mktemp("pipeline") / "undisturbed")
     assert stages_run(dvc(folder, "repro")) == ["prepare", "rde", "mrms", "marl", "export"]
     return folder
 
@@ -152,7 +129,7 @@ def kill_in(folder: Path, stage: str) -> None:
 
 
 def test_killed_in_rde_and_in_marl_it_ends_with_the_same_bytes(finished, tmp_path):
-    folder = workspace(tmp_path / "killed")
+    folder = repository(tmp_path / "killed")
     kill_in(folder, "rde")
     kill_in(folder, "marl")
     states = {path.relative_to(folder / ".ckpt").parts[0] for path in (folder / ".ckpt").rglob("last.safetensors")}
@@ -164,7 +141,7 @@ def test_killed_in_rde_and_in_marl_it_ends_with_the_same_bytes(finished, tmp_pat
 def test_a_risk_parameter_reruns_risk_and_what_follows(finished, tmp_path):
     folder = tmp_path / "changed"
     shutil.copytree(finished, folder, symlinks=True)
-    set_params(folder, {"mrms.optimizer.learning_rate": 0.002})
+    set_params(folder / "params.yaml", {"mrms.optimizer.learning_rate": 0.002})
     assert stages_run(dvc(folder, "repro")) == ["mrms", "marl", "export"]
 
 
@@ -178,8 +155,8 @@ def test_a_risk_parameter_reruns_risk_and_what_follows(finished, tmp_path):
     ],
 )
 def test_bad_params_end_in_one_line_and_exit_code_2(tmp_path, key, value, message):
-    folder = workspace(tmp_path / "bad")
-    set_params(folder, {key: value})
+    folder = repository(tmp_path / "bad")
+    set_params(folder / "params.yaml", {key: value})
     stage = "rde" if key.startswith("rde") else "prepare"
     done = subprocess.run(
         [sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment(), capture_output=True, text=True,

@@ -25,7 +25,7 @@ def script(name):
     return sys.modules[name]
 
 
-_fire, under_fire, flips = script("_fire"), script("under_fire"), script("flips")
+_workspace, _fire, under_fire, flips = map(script, ("_workspace", "_fire", "under_fire", "flips"))
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,10 @@ def burning(tmp_path_factory):
     library = _fire.compiled(tmp_path_factory.mktemp("library"))
     if library is None:
         pytest.skip("needs Linux and a C compiler")
-    folder = _fire.workspace(tmp_path_factory.mktemp("fire") / "workspace")
+    folder = _workspace.workspace(tmp_path_factory.mktemp("fire") / "workspace", _fire.TINY)
     with _fire.Furnace(folder, library) as furnace:
         runs = {}
-        for stage in _fire.STAGES:
+        for stage in _workspace.STAGES:
             _fire.clear(folder, stage)
             runs[stage] = furnace.run(stage)
             assert runs[stage].code == 0, runs[stage].stderr
@@ -55,7 +55,7 @@ def whole(request):
 
 @pytest.mark.parametrize(
     ("experiment", "stage"),
-    [("boundary", stage) for stage in _fire.STAGES]
+    [("boundary", stage) for stage in _workspace.STAGES]
     + [("full", "prepare"), ("error", "rde"), ("full", "mrms"), ("error", "marl"), ("full", "export")],
 )
 def test_a_failing_call_loses_nothing(burning, experiment, stage):
