@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import _fire
-from _workspace import STAGES, set_params, workspace
+import _workspace
 
 ROOT = Path(__file__).parents[2]
 # The five stages, each in a fork of one process: what they import is imported once.
@@ -33,7 +33,7 @@ class Project:
     """A folder with a pipeline; commands that run in it."""
 
     def __init__(self, folder, **environment):
-        self.folder, self.environment = folder, environment(**environment)
+        self.folder, self.environment = folder, _workspace.environment(**environment)
 
     def run(self, *command):
         return subprocess.run(
@@ -67,12 +67,13 @@ class Project:
         return _fire.digests(self.folder)
 
     def params(self, **values):
-        set_params(self.folder / "params.yaml", {key.replace("__", "."): value for key, value in values.items()})
+        dotted = {key.replace("__", "."): value for key, value in values.items()}
+        _workspace.set_params(self.folder / "params.yaml", dotted)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    folder = workspace(tmp_path_factory.mktemp("tiny") / "finished", _fire.TINY | {"marl.seeds": [0, 1]})
+    folder = _workspace.workspace(tmp_path_factory.mktemp("tiny") / "finished", _fire.TINY | {"marl.seeds": [0, 1]})
     for name in (".gitignore", "Makefile", "sweep.yaml"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / ".ci", folder / ".ci")
@@ -83,7 +84,7 @@ def finished(tmp_path_factory):
     project.ok("dvc", "init", "--quiet")
     project.ok("dvc", "config", "core.analytics", "false")
     project.commit("the code")
-    project.ok(sys.executable, "-c", ALL_STAGES, *STAGES)
+    project.ok(sys.executable, "-c", ALL_STAGES, *_workspace.STAGES)
     project.ok("dvc", "commit", "--force")
     project.commit("a run")
     return project
