@@ -1,36 +1,59 @@
-"""How long a `dvc repro` with nothing to do takes, against a bare `dvc status`, in a finished pipeline."""
+"""What DVC takes when there is nothing to do, in a finished pipeline and in an empty one of five stages; help too.
 
-import argparse
-import json
-import statistics
+The empty one's stages copy a small file each, in a Git repository of its own: what is left is DVC.
+"""
+
 import subprocess
-import time
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from _measure import interleaved, main
+from _workspace import ROOT, STAGES, environment
+
+RUNS, QUICK_RUNS = 11, 3
 
 
-def seconds(*command: str) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - start
+def run(folder: Path, *command: str) -> None:
+    """Run a command to its end."""
+    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
-    parser.add_argument("--quick", action="store_true", help="3 runs of each instead of 11")
-    arguments = parser.parse_args()
-    times: dict[str, list[float]] = {"status": [], "repro": []}
-    for _ in range(3 if arguments.quick else 11):
-        for name, runs in times.items():
-            runs.append(seconds("dvc", name))
-    status, repro = (statistics.median(runs) for runs in times.values())
-    row = {
-        "benchmark": "noop",
-        "status_s": round(status, 3),
-        "repro_s": round(repro, 3),
-        "ratio": round(repro / status, 3),
-    }
-    print(json.dumps(row) if arguments.json else "\n".join(f"{key}: {value}" for key, value in row.items()))
+def empty(folder: Path) -> Path:
+    """Make a pipeline of five stages that do nothing, and run it."""
+    names = ("start", *STAGES)
+    stages = {b: {"cmd": f"cp {a} {b}", "deps": [a], "outs": [b]} for a, b in zip(names, STAGES, strict=False)}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (folder / "start").touch()
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "init", "--quiet")
+    run(folder, "dvc", "config", "core.analytics", "false")
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", ".")
+    run(folder, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "empty")
+    return folder
+
+
+def rows(quick: bool) -> Iterable[Callable[[], dict[str, Any]]]:
+    """One row: medians in seconds and their ratios."""
+
+    def noop() -> dict[str, Any]:
+        ways: dict[str, Callable[[], None]] = {}
+        with tempfile.TemporaryDirectory() as name:
+            peer = empty(Path(name))
+            for command in ("repro", "status"):
+                ways[command] = partial(run, ROOT, "dvc", command)
+                ways[f"{command}, empty"] = partial(run, peer, "dvc", command)
+            ways["help"] = partial(run, ROOT, "algospace", "--help")
+            medians = dict(zip(ways, interleaved(list(ways.values()), QUICK_RUNS if quick else RUNS), strict=True))
+        ratios = {f"ratio, {way}": round(medians[way] / medians[f"{way}, empty"], 2) for way in ("repro", "status")}
+        return {"benchmark": "noop"} | {f"seconds, {way}": round(s, 3) for way, s in medians.items()} | ratios
+
+    return [noop]
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__ or "", rows)
