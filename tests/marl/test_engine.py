@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from algospace.agents import FIRST_LOGIT
 from algospace.data.contracts import CONTRACTS
 from algospace.errors import InputError
+from algospace.forecast import PENALTY
 from algospace.marl import engine
 from algospace.marl.exams import Judged
 from algospace.mrms.proposal import CODE
@@ -51,7 +53,8 @@ def test_a_team_begins_with_what_is_known_without_the_proposals(params):
     team = engine.new_team(params(), context, net_r, 0)
     weights = team.linear.weight.detach().view(3, 3, -1)[:, 1:]  # agents, sides
     assert (weights[..., 3:] == 0).all()
-    torch.testing.assert_close(weights[..., 0], torch.tensor([[8.7, -8.7]] * 3), atol=0.5, rtol=0)
+    shrunk = FIRST_LOGIT * len(context) / (len(context) + PENALTY)
+    torch.testing.assert_close(weights[..., 0], torch.tensor([[shrunk, -shrunk]] * 3), atol=0.5, rtol=0)
 
 
 @pytest.mark.parametrize("names", [("structure",), ("tactical",), ("arbitrageur",), ("structure", "arbitrageur")])
