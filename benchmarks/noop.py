@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,7 @@ def run(folder: Path, *command: str) -> None:
 
 def empty(folder: Path) -> Path:
     """Make a pipeline of five stages that do nothing, and run it."""
-    names = ("start", *STAGES)
-    stages = {b: {"cmd": f"cp {a} {b}", "deps": [a], "outs": [b]} for a, b in zip(names, STAGES, strict=False)}
+    stages = {b: {"cmd": f"cp {a} {b}", "deps": [a], "outs": [b]} for a, b in pairwise(("start", *STAGES))}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     (folder / "start").touch()
     run(folder, "git", "init", "--quiet")

@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import _fire
-import _workspace
-from _workspace import STAGES, workspace
+from _workspace import STAGES, environment, workspace
 
 MOMENTS, QUICK_MOMENTS = 80, 5
 FAULTS = {"boundary": 0, "full": errno.ENOSPC, "error": errno.EIO}
@@ -127,12 +126,12 @@ def stages_under_fire(
 
 def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["dvc", *arguments], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+        ["dvc", *arguments], cwd=folder, env=one_thread(), capture_output=True, text=True, check=False
     )
 
 
-def environment() -> dict[str, str]:
-    return _workspace.environment(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
+def one_thread() -> dict[str, str]:
+    return environment(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
 
 
 def pipelines_under_fire(folder: Path, quick: bool, done: set[str]) -> Iterator[dict[str, Any]]:
@@ -169,7 +168,7 @@ def kill_until_done(folder: Path, rng: random.Random) -> list[float]:
     kills: list[float] = []
     while True:
         process = subprocess.Popen(
-            ["dvc", "repro"], cwd=folder, env=environment(), start_new_session=True,
+            ["dvc", "repro"], cwd=folder, env=one_thread(), start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         after = rng.uniform(0.5, LONGEST)

@@ -21,7 +21,7 @@ from algospace.marl.params import MARLParams
 from algospace.mrms import model as ensemble
 from algospace.mrms.communication import TrackNet
 from algospace.mrms.params import MRMSParams
-from algospace.mrms.proposal import CODE
+from algospace.mrms.proposal import PROPOSAL_CODE
 from algospace.mrms.state import feature_names
 from algospace.pipeline.config import load_params
 from algospace.policy.decide import Policy, Settings
@@ -135,7 +135,9 @@ def _policy(settings, fitted_state, section):
     for agent in (risk.position, risk.stop, risk.target):
         torch.nn.init.normal_(agent.network[-1].weight)
     marl = section("marl", MARLParams).model_copy(update={"channels": (4, 8, 8), "head_dim": 16, "n_heads": 2})
-    team = engine.new_team(marl, np.zeros((2, LATENT + GATE1_CODE + CODE), np.float32), np.zeros((2, 2)), seed=0)
+    team = engine.new_team(
+        marl, np.zeros((2, LATENT + GATE1_CODE + PROPOSAL_CODE), np.float32), np.zeros((2, 2)), seed=0
+    )
     memory = TrackNet(8, 4, 0.1)
     memory.start_at(torch.rand(30, 8).round(decimals=2))
     for model in (regime, risk, memory, team):

@@ -16,7 +16,7 @@ from algospace.marl import exams, pretraining
 from algospace.marl.exams import Judged, Material
 from algospace.marl.params import MARLParams
 from algospace.marl.pretraining import Pretrained
-from algospace.mrms.proposal import CODE
+from algospace.mrms.proposal import PROPOSAL_CODE
 from algospace.params import RuntimeParams
 from algospace.policy.decide import Settings
 
@@ -99,7 +99,7 @@ def new_team(params: MARLParams, context: np.ndarray, net_r: np.ndarray, seed: i
         params.message_dim, params.head_dim, params.dropout, sizes | {env.ARBITRAGEUR: sum(sizes.values())}, len(SIDE),
     )  # fmt: skip
     team.scale_to(torch.from_numpy(context))
-    told = team.scaled(torch.from_numpy(context[:, :-CODE])).double().numpy()
+    told = team.scaled(torch.from_numpy(context[:, :-PROPOSAL_CODE])).double().numpy()
     linear = Forecast.fit(told, net_r.astype(np.float64))
     team.begin_with(torch.from_numpy(linear.weights), torch.from_numpy(linear.bias))
     return team

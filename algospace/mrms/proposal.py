@@ -125,7 +125,7 @@ def code(proposal: Proposal) -> np.ndarray:
     return np.concatenate([vectors[:, side] for side in range(2)], axis=1)
 
 
-CODE = 8
+PROPOSAL_CODE = 8
 
 
 class Size(NamedTuple):

@@ -10,7 +10,7 @@ from algospace.errors import InputError
 from algospace.forecast import PENALTY
 from algospace.marl import engine
 from algospace.marl.exams import Judged
-from algospace.mrms.proposal import CODE
+from algospace.mrms.proposal import PROPOSAL_CODE
 from algospace.params import RuntimeParams
 from algospace.training import Unsaved
 
@@ -48,7 +48,7 @@ def test_a_run_is_a_function_of_its_seed(made, params, rules):
 def test_a_team_begins_with_what_is_known_without_the_proposals(params):
     """On train the proposals are those of other models, which know less."""
     rng = np.random.default_rng(0)
-    context = rng.normal(size=(2000, 3 + CODE)).astype(np.float32)
+    context = rng.normal(size=(2000, 3 + PROPOSAL_CODE)).astype(np.float32)
     net_r = (context[:, :1] + context[:, -1:]) * [1.0, -1.0]
     team = engine.new_team(params(), context, net_r, 0)
     weights = team.linear.weight.detach().view(3, 3, -1)[:, 1:]  # agents, sides
