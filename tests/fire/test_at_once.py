@@ -253,6 +253,7 @@ def test_a_killed_experiment_leaves_a_detached_head_and_the_readme_s_remedy_work
     assert "HEAD" in run(toy, "git", "rev-parse", "--abbrev-ref", "HEAD")
     assert patiently(toy, "dvc", "repro").returncode == 0  # it finishes the run
     assert artefacts.read_json(toy / "models/out.json") == 3
+    (toy / "params.yaml").touch()  # git, which compares seconds, may hold what DVC rewrote within one for unchanged
     run(toy, "git", "checkout", "-qf", "main")  # it goes back
     assert run(toy, "git", "rev-parse", "--abbrev-ref", "HEAD").strip() == "main"
     assert patiently(toy, "dvc", "repro").returncode == 0
