@@ -1,18 +1,16 @@
 """RDE training on two processes: what one process gives, to a tolerance; killed, the same bytes; alone, it fails."""
 
-import os
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import _workspace
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
 import torch
-import yaml
 from savers import RUNTIME
 
 from algospace import artefacts, distributed, nets, training
@@ -66,17 +64,10 @@ def workspace(tmp_path_factory):
     """Make a folder with the code and what the stage reads."""
 
     def make(dropout):
-        folder = tmp_path_factory.mktemp("rde")
-        for name in ("algospace", "stages"):
-            shutil.copytree(ROOT / name, folder / name)
-        for name in ("requirements.lock", "dvc.yaml"):
-            shutil.copy(ROOT / name, folder / name)
-        params = yaml.safe_load((ROOT / "params.yaml").read_text())
-        params["runtime"] |= RUNTIME.model_dump()
-        params["rde"] |= SMALL | {"dropout": dropout}
-        params["rde"]["optimizer"] |= STEPS
-        params["rde"]["communication"]["optimizer"] |= {"epochs": 1, "samples_per_epoch": 64}
-        (folder / "params.yaml").write_text(yaml.safe_dump(params))
+        changes = {"runtime": RUNTIME.model_dump(), "rde": SMALL | {"dropout": dropout}, "rde.optimizer": STEPS}
+        changes["rde.communication.optimizer"] = {"epochs": 1, "samples_per_epoch": 64}
+        values = {f"{section}.{key}": value for section, keys in changes.items() for key, value in keys.items()}
+        folder = _workspace.workspace(tmp_path_factory.mktemp("rde") / "workspace", values)
         prepared.write_regime_rows(folder / "data/prepared/rde_training_data.h5", regime_rows(), {})
         artefacts.write_parquet(folder / "data/prepared/main_training_data.parquet", half_hours())
         artefacts.write_json(folder / "data/prepared/manifest.json", {"source": {"kind": "synthetic"}})
@@ -87,10 +78,9 @@ def workspace(tmp_path_factory):
 
 def torchrun(folder, module="stages.rde"):
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", module]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ALGOSPACE_", "DVC_", "PYTEST_"))}
     return subprocess.Popen(
-        [sys.executable, *command], cwd=folder, env=environment | {"PYTHONPATH": str(folder)}, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, *command], cwd=folder, env=_workspace.environment(PYTHONPATH=str(folder)),
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 

@@ -1,18 +1,13 @@
 """The honesty benchmark's judgement: shares, bounds and verdicts by hand, and no path run twice."""
 
 import json
-import sys
 from concurrent.futures import Future
-from pathlib import Path
-
-import numpy as np
-import pandas as pd
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import _honesty
 import honesty
+import numpy as np
+import pandas as pd
+import pytest
 
 from algospace import market
 from algospace.data.contracts import CONTRACTS

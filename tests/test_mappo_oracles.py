@@ -1,16 +1,10 @@
 """The benchmark's oracles, small: games solved exactly, known trading policies scored as they should be."""
 
-import sys
-from pathlib import Path
-
+import _games
+import _traders
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-import _games
-import _traders
 
 from algospace import ppo
 from algospace.env import vote

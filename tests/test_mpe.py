@@ -2,16 +2,12 @@
 
 import importlib
 import sys
-from pathlib import Path
-
-import numpy as np
-import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import _particles
 import mpe
+import numpy as np
+import pytest
+import torch
 from _particles import EPISODE, TASKS, ParticleEnv, Shared, State
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,9 +11,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
 from _workspace import environment, set_params, workspace
 
 from algospace.data.splits import REPORT

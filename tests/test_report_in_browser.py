@@ -4,16 +4,11 @@ import itertools
 import json
 import shutil
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from websockets.sync.client import connect
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from test_report import made_up
+from websockets.sync.client import connect
 
 from algospace import report
 

@@ -1,17 +1,11 @@
 """Damaged files end in one line that names them, or in bars that satisfy every invariant; nothing else is raised."""
 
 import gzip
-import importlib.util
-from pathlib import Path
 
+import bad_files
 import pytest
 
 from algospace.data import csv_file
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bad_files.py"
-SPEC = importlib.util.spec_from_file_location("bad_files", SCRIPT)
-bad_files = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(bad_files)
 
 HEADER = "datetime,open,high,low,close,volume\n"
 ROW = "2018-01-02 14:{:02d}:00,10,12,9,11,5\n"

@@ -5,12 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 import _fire
 import _workspace
+import pytest
 
 ROOT = Path(__file__).parents[2]
 # The five stages, each in a fork of one process: what they import is imported once.

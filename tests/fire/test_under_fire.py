@@ -1,31 +1,18 @@
 """A small pipeline under fire: killed, out of disk, with failing calls; its bundle with any byte changed."""
 
-import importlib.util
 import os
 import random
 import struct
-import sys
-from pathlib import Path
 
+import _fire
+import _workspace
+import flips
 import pytest
+import under_fire
 
 from algospace import artefacts
 from algospace.errors import BundleError, InputError
 from algospace.policy import bundle
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-def script(name):
-    """Import a script of benchmarks/, which is no package."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-_workspace, _fire, under_fire, flips = map(script, ("_workspace", "_fire", "under_fire", "flips"))
 
 
 @pytest.fixture(scope="module")

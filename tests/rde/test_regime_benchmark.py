@@ -1,14 +1,8 @@
 """The judge of the regimes: markets whose ceiling is known, labels, votes and delays by hand."""
 
-import sys
-from pathlib import Path
-
+import _regime_methods as methods
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import _regime_methods as methods
 import regimes as benchmark
 from _regime_markets import HALF_YEAR, MARKETS, RETURNS, WINDOW, rolling_sum
 
