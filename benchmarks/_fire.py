@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import yaml
-from _workspace import ROOT, STAGES, environment
+from _workspace import ROOT, environment
+
+from algospace.pipeline.status import STAGES
 
 TINY: dict[str, Any] = {
     "runtime.threads": 1,

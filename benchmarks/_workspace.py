@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-STAGES = ("prepare", "rde", "mrms", "marl", "export")
 
 
 def workspace(folder: Path, values: dict[str, Any]) -> Path:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import _fire
-from _workspace import STAGES, environment, workspace
+from _workspace import environment, workspace
+
+from algospace.pipeline.status import STAGES
 
 FREE = {"OMP_NUM_THREADS": "", "NUMBA_NUM_THREADS": ""}  # unset
 PLAIN: dict[str, str] = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "TZ": "UTC"}

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import _fire
-from _workspace import STAGES, workspace
+from _workspace import workspace
 
 from algospace.errors import BundleError
+from algospace.pipeline.status import STAGES
 from algospace.policy import bundle
 
 QUICK = 1_000  # bytes drawn

@@ -36,7 +36,7 @@ from _honesty import (
     planted_verdict,
     timed_sharpe,
 )
-from _workspace import ROOT, STAGES, environment, set_params, workspace
+from _workspace import ROOT, environment, set_params, workspace
 
 from algospace import env, evidence, market, performance, planted
 from algospace.data.splits import TEST
@@ -45,6 +45,7 @@ from algospace.marl import exams
 from algospace.mrms.proposal import propose
 from algospace.mrms.state import SIDES, states
 from algospace.pipeline.profiles import switch_profile
+from algospace.pipeline.status import STAGES
 from algospace.policy import bundle
 from algospace.policy.baselines import EVERY_SYNERGY
 from algospace.policy.decide import Policy, regimes

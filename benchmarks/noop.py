@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 from _measure import interleaved, main
-from _workspace import ROOT, STAGES, environment
+from _workspace import ROOT, environment
+
+from algospace.pipeline.status import STAGES
 
 RUNS, QUICK_RUNS = 11, 3
 

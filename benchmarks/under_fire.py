@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import _fire
-from _workspace import STAGES, environment, workspace
+from _workspace import environment, workspace
+
+from algospace.pipeline.status import STAGES
 
 MOMENTS, QUICK_MOMENTS = 80, 5
 FAULTS = {"boundary": 0, "full": errno.ENOSPC, "error": errno.EIO}

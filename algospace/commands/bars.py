@@ -28,7 +28,7 @@ def download_bars(arguments: argparse.Namespace) -> None:
     if out.parent == raw:
         print(
             f"dvc add {out}\n"
-            f"dvc exp run -S data.source=csv -S 'data.files=[{out.name}]' -S data.symbol={arguments.symbol}\n"
+            f"dvc exp run marl -S data.source=csv -S 'data.files=[{out.name}]' -S data.symbol={arguments.symbol}\n"
             "if prepare finds too few days for its splits: download again within 60 days, the file grows"
         )
 

@@ -18,12 +18,12 @@ def verify(arguments: argparse.Namespace) -> None:
     policy, manifest = bundle.load(arguments.bundle)
     torch.set_num_threads(policy.settings.threads)
     bundle_id = artefacts.sha256(arguments.bundle / bundle.MANIFEST)
-    kind = manifest["provenance"].get("data", {}).get("source", {}).get("kind", "unknown")
     told = "no golden decisions"
     if set(golden.GOLDEN) <= set(manifest["files"]):
         told = f"{golden.check(policy, arguments.bundle)} golden decisions made again"
     print(
-        f"{arguments.bundle}: whole, {len(manifest['files']) + 1} files, trained on {kind} bars, {told}, id {bundle_id}"
+        f"{arguments.bundle}: whole, {len(manifest['files']) + 1} files, "
+        f"trained on {bundle.source_kind(manifest)} bars, {told}, id {bundle_id}"
     )
 
 

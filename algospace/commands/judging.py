@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -38,8 +37,7 @@ def write_report(arguments: argparse.Namespace) -> None:
     found = evaluation.evaluate(policy._replace(settings=settings), loaded.bars, judging, tried, start, other)
     uses = "Choose nothing by bars that you also judge by. Configurations tried: those of metrics/trials.jsonl here."
     known = _already_known(manifest, loaded.bars, start)
-    trained_on = manifest["provenance"].get("data", {}).get("source", {}).get("kind", "unknown")
-    source = page.source(loaded.source) | {"the bundle was trained on": f"{trained_on} bars"}
+    source = page.source(loaded.source) | {"the bundle was trained on": f"{bundle.source_kind(manifest)} bars"}
     shown = page.report_data(found, source, ids[0], tried, f"{known} {uses}".lstrip(), other_id=ids[1])
     outputs.write(arguments.out, found)
     artefacts.write_bytes(arguments.out / "report.html", report.render(shown).encode())
@@ -67,16 +65,15 @@ def print_drift(arguments: argparse.Namespace) -> int:
     return DRIFTED if drifted else OK
 
 
-def _already_known(manifest: Mapping[str, Any], bars: pd.DataFrame, start: pd.Timestamp | None) -> str:
+def _already_known(manifest: dict[str, Any], bars: pd.DataFrame, start: pd.Timestamp | None) -> str:
     """A warning where judged bars are of the time that the bundle was trained and chosen on, empty where none is.
 
     Days are compared, not bars: what was learnt from one contract is known on another's same days too. Synthetic bars
-    have no time in common with others.
+    have no time in common with others, and of what a bundle does not tell nothing is said.
     """
-    data = manifest["provenance"].get("data", {})
-    if data.get("source", {}).get("kind", "synthetic") == "synthetic":
+    if bundle.source_kind(manifest) in ("synthetic", "unknown"):
         return ""
-    splits = data["splits"]
+    splits = manifest["provenance"]["data"]["splits"]
     first, last = (int(splits[name].replace("-", "")) for name in ("train_first", "report_last"))
     judged = bars if start is None else bars[bars["close_utc"] >= start]
     days = judged["session_id"].unique()

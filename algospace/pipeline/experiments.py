@@ -10,7 +10,6 @@ import yaml
 from filelock import FileLock
 
 from algospace import trials
-from algospace.errors import InputError
 from algospace.pipeline import status
 from algospace.pipeline.config import PARAMS, lookup, with_exponents
 from algospace.pipeline.stage import LOGS
@@ -21,7 +20,7 @@ SHARPE = "report.trained.sharpe"  # where METRICS has the annual Sharpe ratio of
 DAILY = "metrics/curves/marl/validation_daily.tsv"  # its daily net R: a row a session, a column a seed
 LOCK = "dvc.lock"
 WORKSPACE = "workspace"  # DVC's name for what is not committed
-STAGES = status.STAGES[:-1]  # what a validation figure comes from
+JUDGED = status.STAGES[:-1]  # the stages that a validation figure comes from
 
 Read = Callable[[str], str | None]  # a file of a revision, None where it has none
 
@@ -49,16 +48,7 @@ def collect(root: Path, all_commits: bool = False) -> Found:
         If DVC cannot list the experiments of ``root``.
     """
     more = ["--all-commits"] if all_commits else []
-    try:
-        done = subprocess.run(
-            ["dvc", "exp", "show", "--json", *more], cwd=root, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        raise InputError(f"{root}: expected the command dvc, found none; install algospace with DVC") from None
-    if done.returncode != 0:
-        found = " ".join(done.stderr.split())[-200:] or f"exit code {done.returncode}"
-        raise InputError(f"{root}: expected a DVC repository inside git, found: {found}")
-    listed = list(_revisions(json.loads(done.stdout)))
+    listed = list(_revisions(status.answer(root, "exp", "show", *more)))
     base = next((params for _, revision, params in listed if revision != WORKSPACE), {})
     kept: dict[str, Trial] = {}
     left_out = 0
@@ -120,9 +110,9 @@ def _finished(lock: str | None, params: Mapping[str, Any]) -> bool:
     An experiment that stopped earlier carries the metrics of another configuration.
     """
     stages = (yaml.safe_load(lock or "") or {}).get("stages") or {}
-    if not set(STAGES) <= set(stages):
+    if not set(JUDGED) <= set(stages):
         return False
-    ran = [with_exponents(stages[stage].get("params", {}).get(PARAMS.name, {})) for stage in STAGES]
+    ran = [with_exponents(stages[stage].get("params", {}).get(PARAMS.name, {})) for stage in JUDGED]
     return all(params.get(section) == value for sections in ran for section, value in sections.items())
 
 

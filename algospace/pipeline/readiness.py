@@ -30,7 +30,7 @@ PYTHON = (3, 11)
 MEMORY_GIB = 2.0  # twice what the largest process of a run with the default params holds
 DISK_GIB = 2.0  # outs, DVC's cache of them and training states, several times over
 READ_BYTES = 64 * 2**20  # of bar files that are read here and now; of larger ones the last `prepare` tells
-BROKEN = "what it says; where there is no repository, `git init && dvc init`"
+BROKEN = "mend what it names; where there is no repository, `git init && dvc init`"
 NOT_MEASURED = "not measured here yet"
 
 

@@ -67,6 +67,13 @@ def began() -> float:
     first: float = own.create_time()
     with suppress(psutil.Error):
         for process in own.parents():
-            if any("dvc" in os.path.basename(word) for word in process.cmdline()[:3]):
+            if is_dvc(process.cmdline()):
                 first = min(first, process.create_time())
     return first
+
+
+def is_dvc(command: list[str]) -> bool:
+    """Whether it is ``dvc ...``, ``python .../dvc ...`` or ``python -m dvc ...``: no editor of ``dvc.yaml`` is."""
+    if command and os.path.basename(command[0]).startswith("python"):
+        command = command[2:] if command[1:2] == ["-m"] else command[1:]
+    return bool(command) and os.path.basename(command[0].removesuffix("/__main__.py")) == "dvc"

@@ -1,8 +1,9 @@
-"""What DVC says of the pipeline's stages."""
+"""What DVC says of the pipeline."""
 
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from algospace.errors import InputError
 
@@ -15,10 +16,21 @@ def changed(root: Path = Path()) -> dict[str, list[str]]:
     Raises
     ------
     InputError
+        As `answer`.
+    """
+    return {stage: _reasons(found) for stage, found in answer(root, "status").items() if stage in STAGES}
+
+
+def answer(root: Path, *command: str) -> Any:
+    """What a command of DVC's says about ``root``, as JSON.
+
+    Raises
+    ------
+    InputError
         If ``root`` is no DVC repository, or DVC cannot read it.
     """
     try:
-        done = subprocess.run(["dvc", "status", "--json"], cwd=root, capture_output=True, text=True, check=False)
+        done = subprocess.run(["dvc", *command, "--json"], cwd=root, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise InputError(f"{root}: expected the command dvc, found none; install algospace with DVC") from None
     if "is busy" in done.stderr or "Unable to acquire lock" in done.stderr:
@@ -26,7 +38,7 @@ def changed(root: Path = Path()) -> dict[str, list[str]]:
     if done.returncode != 0:
         found = " ".join(done.stderr.split())[-200:] or f"exit code {done.returncode}"
         raise InputError(f"{root}: expected a DVC repository, found: {found}")
-    return {stage: _reasons(found) for stage, found in json.loads(done.stdout).items() if stage in STAGES}
+    return json.loads(done.stdout)
 
 
 def _reasons(found: list[object]) -> list[str]:

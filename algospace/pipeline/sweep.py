@@ -27,7 +27,7 @@ from algospace.pipeline.config import PARAMS, lookup, read_yaml, replace, with_e
 from algospace.pipeline.space import Space, Values, section_of
 from algospace.trials import Trial, changes, config_hash
 
-SWEPT = ("rde", "mrms", "marl")  # the stages that train
+SWEPT = status.STAGES[1:-1]  # the stages that train
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 Attempts = Callable[[Values], Iterator[training.Attempt]]
 

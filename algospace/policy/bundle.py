@@ -231,6 +231,12 @@ def provenance(manifest: dict[str, Any], key: str) -> Any:
     return manifest["provenance"][key]
 
 
+def source_kind(manifest: dict[str, Any]) -> str:
+    """Which bars it was trained on: ``synthetic``, ``csv``, ``parquet``; ``unknown`` where it does not say."""
+    kind: str = manifest["provenance"].get("data", {}).get("source", {}).get("kind", "unknown")
+    return kind
+
+
 def _check_widths(policy: Policy) -> None:
     """Refuse parts of different policies: what one part writes must have the shape that the next one reads."""
     reference, regime, tactical = policy.fitted

@@ -145,7 +145,7 @@ def test_the_file_is_read_with_no_setting_but_its_symbol(yahoo, workspace, data_
     assert capsys.readouterr().out.splitlines() == [
         "data/raw/SPY_5min.csv: 119 bars, 119 of them new; dates: 2; 2025-11-26T14:30:00Z to 2025-11-28T17:55:00Z",
         "dvc add data/raw/SPY_5min.csv",
-        "dvc exp run -S data.source=csv -S 'data.files=[SPY_5min.csv]' -S data.symbol=SPY",
+        "dvc exp run marl -S data.source=csv -S 'data.files=[SPY_5min.csv]' -S data.symbol=SPY",
         "if prepare finds too few days for its splits: download again within 60 days, the file grows",
     ]
     params = data_params(source="csv", files=["SPY_5min.csv"], symbol="SPY")

@@ -9,6 +9,8 @@ import _fire
 import _workspace
 import pytest
 
+from algospace.pipeline.status import STAGES
+
 ROOT = Path(__file__).parents[2]
 # The five stages, each in a fork of one process: what they import is imported once.
 ALL_STAGES = """
@@ -81,7 +83,7 @@ def finished(tmp_path_factory):
     project.ok("dvc", "init", "--quiet")
     project.ok("dvc", "config", "core.analytics", "false")
     project.commit("the code")
-    project.ok(sys.executable, "-c", ALL_STAGES, *_workspace.STAGES)
+    project.ok(sys.executable, "-c", ALL_STAGES, *STAGES)
     project.ok("dvc", "commit", "--force")
     project.commit("a run")
     return project

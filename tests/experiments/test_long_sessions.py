@@ -10,7 +10,7 @@ import pytest
 
 from algospace.errors import InputError
 from algospace.pipeline import session
-from algospace.pipeline.session import Session, SessionEnded
+from algospace.pipeline.session import Session, SessionEnded, is_dvc
 from algospace.pipeline.training_state import TrainingState
 
 MOMENT = "1e-9"  # hours
@@ -106,3 +106,21 @@ def test_the_hours_count_from_the_dvc_command(project):
         "assert psutil.Process().create_time() - began() > 1\n"
     )
     project.ok("dvc", "repro")
+
+
+@pytest.mark.parametrize(
+    ("command", "counts"),
+    [
+        ("/venv/bin/python /venv/bin/dvc repro marl", True),
+        ("python3.11 -m dvc exp run", True),
+        ("python /venv/lib/dvc/__main__.py daemon", True),
+        ("dvc repro", True),
+        ("nvim dvc.yaml", False),
+        ("code /home/a/dvc-course", False),
+        ("bash -c dvc", False),
+        ("python -m stages.rde", False),
+        ("", False),
+    ],
+)
+def test_only_dvc_itself_counts(command, counts):
+    assert is_dvc(command.split()) is counts

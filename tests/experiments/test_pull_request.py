@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from algospace.pipeline.status import STAGES
+
 ROOT = Path(__file__).parents[2]
-STAGES = ("prepare", "rde", "mrms", "marl", "export")
 SCRIPT = """
 import json, sys
 from pathlib import Path

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from algospace.pipeline.status import STAGES
+
 ROOT = Path(__file__).parents[2]
-STAGES = ("prepare", "rde", "mrms", "marl", "export")
 SECTION = (ROOT / "docs/experiments.md").read_text().split("## What reruns what")[1].split("\n## ")[0]
 ROWS = [[cell.strip() for cell in line.strip("| ").split("|")] for line in SECTION.splitlines() if line[:2] == "| "][1:]
 

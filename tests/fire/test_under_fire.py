@@ -12,6 +12,7 @@ import under_fire
 
 from algospace import artefacts
 from algospace.errors import BundleError, InputError
+from algospace.pipeline.status import STAGES
 from algospace.policy import bundle
 
 
@@ -24,7 +25,7 @@ def burning(tmp_path_factory):
     folder = _workspace.workspace(tmp_path_factory.mktemp("fire") / "workspace", _fire.TINY)
     with _fire.Furnace(folder, library) as furnace:
         runs = {}
-        for stage in _workspace.STAGES:
+        for stage in STAGES:
             _fire.clear(folder, stage)
             runs[stage] = furnace.run(stage)
             assert runs[stage].code == 0, runs[stage].stderr
@@ -42,7 +43,7 @@ def whole(request):
 
 @pytest.mark.parametrize(
     ("experiment", "stage"),
-    [("boundary", stage) for stage in _workspace.STAGES]
+    [("boundary", stage) for stage in STAGES]
     + [("full", "prepare"), ("error", "rde"), ("full", "mrms"), ("error", "marl"), ("full", "export")],
 )
 def test_a_failing_call_loses_nothing(burning, experiment, stage):

@@ -94,7 +94,7 @@ def test_a_workspace_with_params_of_its_own_does_not_count_before_it_ran(project
 
 
 def test_without_a_repository_it_is_refused(tmp_path):
-    with pytest.raises(InputError, match="expected a DVC repository inside git"):
+    with pytest.raises(InputError, match=r"expected a DVC repository, found: .*not inside of a DVC repository"):
         experiments.collect(tmp_path)
 
 
