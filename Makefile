@@ -4,7 +4,7 @@ PYTHON ?= python3
 JOBS   ?= 2
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup setup-dev repro test check format bench experiments docs sweep rde-distributed marl-distributed dist clean help
+.PHONY: setup setup-dev repro test check format bench experiments docs sweep rde-distributed marl-distributed rde-machines marl-machines dist clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed 's/:.*## */\t/' | awk -F'\t' '{printf "%-18s%s\n", $$1, $$2}'
@@ -50,11 +50,19 @@ experiments:     ## what was tried, judged on validation
 	@dvc exp show --no-pager --only-changed --drop '^(?!$(SHOWN))'
 
 PROCESSES ?= 2
+ALONE  = torchrun --standalone --nproc-per-node=$(PROCESSES)
+SHARED = torchrun --nnodes=$(MACHINES) --nproc-per-node=$(PROCESSES) --rdzv-backend=c10d --rdzv-endpoint=$(MEET)
 rde-distributed: setup  ## rde on PROCESSES processes of this machine (2)
-	@torchrun --standalone --nproc-per-node=$(PROCESSES) -m stages.rde && dvc commit --force rde
+	@$(ALONE) -m stages.rde && dvc commit --force rde
 
 marl-distributed: setup ## the agents on PROCESSES processes of this machine (2)
-	@torchrun --standalone --nproc-per-node=$(PROCESSES) -m stages.marl && dvc commit --force marl
+	@$(ALONE) -m stages.marl && dvc commit --force marl
+
+rde-machines: setup     ## rde on MACHINES machines that see one folder and meet at MEET=host:port; the same line on each
+	@$(SHARED) -m stages.rde
+
+marl-machines: setup    ## the agents on MACHINES machines, likewise
+	@$(SHARED) -m stages.marl
 
 TRIALS ?= 30
 sweep: setup     ## search the agents' params (needs the extra sweep): TRIALS configurations in all, shared with others by STORAGE

@@ -13,7 +13,7 @@ from algospace.plotting import COLOURS
 
 PREPARED = Path("data/prepared")
 SESSIONS = 6  # drawn of the middle of train: by then every indicator has its past
-SCORES = 4  # of the 12 MMD columns are drawn
+SCORES = ("m30_mmd_0", "m30_mmd_1", "m30_mmd_2", "m30_mmd_3")  # four of the twelve
 
 BLUE, RED, GREEN = COLOURS[:3]
 
@@ -62,10 +62,10 @@ def draw(directory: Path) -> None:
         for name, colour in (("support", GREEN), ("resistance", RED)):
             price = m30[f"m30_lvn_{name}_price"]
             nodes.plot(x30, price.where(price > 0), color=colour, linewidth=1, drawstyle="steps-post")
-        scores.set_title(f"The first {SCORES} MMD scores (30 minutes)")
-        for i in range(SCORES):
-            scores.plot(x30, m30[f"m30_mmd_{i}"], color=COLOURS[i], linewidth=1, label=f"m30_mmd_{i}")
-        scores.legend(ncols=SCORES, loc="upper left")
+        scores.set_title(f"The first {len(SCORES)} MMD scores (30 minutes)")
+        for name, colour in zip(SCORES, COLOURS, strict=False):
+            scores.plot(x30, m30[name], color=colour, linewidth=1, label=name)
+        scores.legend(ncols=len(SCORES), loc="upper left")
         busy.set_title("Activity: volume against the usual at its time of the session, logarithm (5 minutes)")
         busy.plot(x, m5["activity"], color=BLUE)
         busy.axhline(0, color=COLOURS[6], linewidth=0.8)

@@ -1,5 +1,6 @@
-"""RDE training on two processes: what one process gives, to a tolerance; killed, the same bytes; alone, it fails."""
+"""RDE training on two processes: what one process gives, to a tolerance; killed, or as two machines, the same bytes."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -76,8 +77,8 @@ def workspace(tmp_path_factory):
     return make
 
 
-def torchrun(folder, module="stages.rde"):
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", module]
+def torchrun(folder, module="stages.rde", how=("--standalone", "--nproc-per-node=2")):
+    command = ["-m", "torch.distributed.run", *how, "-m", module]
     return subprocess.Popen(
         [sys.executable, *command], cwd=folder, env=_workspace.environment(PYTHONPATH=str(folder)),
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -133,10 +134,28 @@ def test_two_processes_give_the_weights_of_one(workspace):
     assert losses(folder) == pytest.approx([row["validation/loss"] for row in run.history], abs=1e-4)
 
 
-def test_with_dropout_they_agree_loosely_and_resume_with_the_same_bytes(workspace):
-    straight = workspace(dropout=0.1)
-    code, output = finish(torchrun(straight))
+@pytest.fixture(scope="module")
+def straight(workspace):
+    """A finished run, undisturbed, with dropout."""
+    folder = workspace(dropout=0.1)
+    code, output = finish(torchrun(folder))
     assert code == 0, output
+    return folder
+
+
+def test_two_machines_that_meet_give_the_same_bytes(workspace, straight):
+    folder = workspace(dropout=0.1)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    how = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}")
+    machines = [torchrun(folder, how=how) for _ in range(2)]
+    for code, output in map(finish, machines):
+        assert code == 0, output
+    assert outputs(folder) == outputs(straight)
+
+
+def test_with_dropout_they_agree_loosely_and_resume_with_the_same_bytes(workspace, straight):
     _, run = alone(straight)
     assert losses(straight)[-1] == pytest.approx(run.history[-1]["validation/loss"], rel=0.02)  # measured: 0.005
 

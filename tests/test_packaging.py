@@ -85,6 +85,11 @@ def test_pre_commit_calls_the_locked_tools():
     [
         (("rde-distributed",), "torchrun --standalone --nproc-per-node=2 -m stages.rde && dvc commit --force rde"),
         (("marl-distributed", "PROCESSES=4"), "--nproc-per-node=4 -m stages.marl && dvc commit --force marl"),
+        (
+            ("marl-machines", "MACHINES=2", "PROCESSES=1", "MEET=a:29500"),
+            "torchrun --nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=a:29500 -m stages.marl",
+        ),
+        (("rde-machines", "MACHINES=3", "MEET=a:1"), "--nnodes=3 --nproc-per-node=2 --rdzv-backend=c10d"),
         (("sweep", "TRIALS=7", "STORAGE=a.log"), "algospace sweep --trials 7 --storage a.log"),
         (("docs",), "python .ci/docs.py site"),
     ],
