@@ -42,8 +42,9 @@ class Reliability(NamedTuple):
 
     The expected calibration error (Naeini et al. 2015) is the mean distance of found from stated, weighted by the
     counts. It is above zero for a perfectly calibrated model too: ``floor`` is what such a model with the same
-    probabilities is expected to have, ``floor_high`` what it exceeds once in twenty times. All three are None under
-    500 events.
+    probabilities is expected to have, ``floor_high`` what it exceeds once in twenty times, both for independent events:
+    where neighbours share an outcome, as overlapping trades do, chance reaches further, and so do the intervals of
+    the shares. All three are None under 500 events.
     """
 
     stated: np.ndarray  # mean probability

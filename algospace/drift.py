@@ -4,13 +4,15 @@ A reference keeps, of each variable, the deciles of the old values and the share
 values can be compared without the old ones. Pure functions.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 BINS = 10  # equally full on the reference
-BLOCKS = 5  # of the reference, one after the other
+BLOCKS = 5  # the longest stretches of the reference are a fifth of it,
+SHORTEST = 20  # the shortest hold at least so many values
 DRIFTED = 0.25  # a PSI above is commonly taken for another population
 CHANCE = 0.01  # share of independent samples from one population that exceed the bound of their size
 DRAWS = 1000  # simulated pairs of samples behind it
@@ -33,20 +35,31 @@ class Drift(NamedTuple):
 def reference(values: np.ndarray) -> dict[str, Any]:
     """Edges, shares and number of the finite ones of old values (n,), in time order; ready for JSON.
 
-    ``within`` is how far the old values move by themselves: the largest index of a fifth of them against the rest.
+    ``within`` is how far the old values move by themselves: pairs of a length and of the largest index of a stretch of
+    so many values against the rest, from fifths of all down by halves. Neighbours in time are alike, so that the
+    shorter a stretch, the further it lies from the whole.
     """
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
     cut = edges(finite)
-    within = 0.0
-    if finite.size >= BLOCKS * BINS:
-        blocks = np.array_split(finite, BLOCKS)
-        for k, block in enumerate(blocks):
-            rest = np.concatenate(blocks[:k] + blocks[k + 1 :])
-            within = max(within, stability_index(shares(rest, cut), shares(block, cut)))
     return {
-        "edges": cut.tolist(), "shares": shares(finite, cut).tolist(), "count": int(finite.size), "within": within,
+        "edges": cut.tolist(), "shares": shares(finite, cut).tolist(), "count": int(finite.size),
+        "within": _within(finite, cut),
     }  # fmt: skip
+
+
+def _within(values: np.ndarray, cut: np.ndarray) -> list[list[float]]:
+    found: list[list[float]] = []
+    bins, kinds, count = _bins(values, cut), 2 * cut.size + 1, BLOCKS
+    whole = np.bincount(bins, minlength=kinds)
+    while len(values) // count >= SHORTEST:
+        stretch = np.arange(len(values)) * count // len(values)
+        own = np.bincount(stretch * kinds + bins, minlength=count * kinds).reshape(count, kinds)
+        size = own.sum(axis=1, keepdims=True)
+        farthest = _index((whole - own) / (len(values) - size), own / size).max()
+        found.append([len(values) // count, float(farthest)])
+        count *= 2
+    return found
 
 
 def edges(values: np.ndarray) -> np.ndarray:
@@ -60,9 +73,12 @@ def shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
     A value that the reference has often is an edge of its own, hence a bin of its own.
     """
-    bins = np.searchsorted(edges, values, side="left") + np.searchsorted(edges, values, side="right")
-    found: np.ndarray = np.bincount(bins, minlength=2 * edges.size + 1) / max(len(values), 1)
+    found: np.ndarray = np.bincount(_bins(values, edges), minlength=2 * edges.size + 1) / max(len(values), 1)
     return found
+
+
+def _bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    return np.searchsorted(edges, values, side="left") + np.searchsorted(edges, values, side="right")
 
 
 def stability_index(old: np.ndarray, new: np.ndarray) -> float:
@@ -78,9 +94,10 @@ def _index(old: np.ndarray, new: np.ndarray) -> Any:
 def compare(old: Mapping[str, Any], values: np.ndarray) -> Drift:
     """Compare new values (n,) with the `reference` of a variable; what is not finite is left out.
 
-    The bound is 0.25, or how far the old values moved by themselves (``within``), or what chance exceeds once in a
-    hundred times with so few values, whichever is largest. Chance is simulated: two independent samples of the old
-    shares, one of each size.
+    The bound is 0.25, or how far stretches of the old values that are no longer than the new ones lie from the rest
+    (``within``), or what chance exceeds once in a hundred times with so few values, whichever is largest. Chance is
+    simulated: two independent samples of the old shares, one of each size. Values fewer than the shortest stretch are
+    not judged: their bound is infinite.
     """
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
@@ -88,7 +105,10 @@ def compare(old: Mapping[str, Any], values: np.ndarray) -> Drift:
         return Drift(0.0, DRIFTED, int(finite.size))
     before = np.array(old["shares"])
     psi = stability_index(before, shares(finite, np.array(old["edges"])))
-    bound = max(old["within"], _bound(before, old["count"], finite.size))
+    near = [index for length, index in old["within"] if length <= finite.size]  # the longest first
+    if old["within"] and not near:
+        return Drift(psi, math.inf, int(finite.size))
+    bound = max(_bound(before, old["count"], finite.size), near[0] if near else 0.0)
     return Drift(psi, bound, int(finite.size))
 
 

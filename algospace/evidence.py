@@ -97,7 +97,7 @@ def overfitting_probability(returns: Floats, blocks: int = BLOCKS) -> float:
     The observations are cut into blocks. For each choice of half of them, the configuration with the best Sharpe ratio
     there is ranked among all by its ratio on the other half; the result is the share of choices in which it ends in
     the lower half, a rank in the middle included (Bailey, Borwein, López de Prado and Zhu 2017, "The probability of
-    backtest overfitting"). Configurations that are all alike give one half on average.
+    backtest overfitting"). Configurations of no worth give one half on average, and ones that are all the same give 1.
 
     Parameters
     ----------

@@ -7,15 +7,19 @@ differ. So a training state holds no generator, and a run may be cut otherwise a
 
 import gc
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from algospace import distributed
-from algospace.errors import InputError
+from algospace.errors import InputError, out_of_memory
 from algospace.params import RuntimeParams
+
+Result = TypeVar("Result")
 
 ORDER, NOISE, MASKS = range(3)  # the streams of a training run
 
@@ -73,22 +77,19 @@ class Gradient:
         InputError
             When memory is too small for one sample, for a batch that cannot be cut, or for one of several processes.
         """
-        while True:
-            try:
-                return self._of_parts(chosen, step, epoch)
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                self._cut_smaller(len(chosen))
-            free_memory()  # here, where the error and the tensors of its frames are gone
+        most = len(chosen) if self._cuts else 1
+        value, self.parts = as_memory_allows(
+            self._name, lambda parts: self._of_parts(chosen, step, epoch, parts), self.parts, len(chosen), most
+        )
+        return value
 
-    def _of_parts(self, chosen: Tensor, step: int, epoch: int) -> float:
+    def _of_parts(self, chosen: Tensor, step: int, epoch: int, count: int) -> float:
         torch.manual_seed(_seed(self._seed, MASKS, step, distributed.rank()))
         noise = torch.randn(len(chosen), self._noise, generator=generator(self._seed, NOISE, step))
         self._model.zero_grad()
         total = torch.zeros((), device=self._device)
         own = torch.arange(len(chosen)).tensor_split(distributed.processes())[distributed.rank()]
-        parts = own.tensor_split(self.parts)
+        parts = own.tensor_split(count)
         for number, part in enumerate(parts):
             # A short last batch may leave a part empty: it computes any sample, at no weight, and stays in step.
             rows = part if len(part) else torch.tensor([0])
@@ -100,18 +101,31 @@ class Gradient:
             total += weight * value.detach()
         return distributed.total(total).item()
 
-    def _cut_smaller(self, batch: int) -> None:
-        if distributed.processes() > 1:
-            # The others wait in the middle of this step: no process can repeat it alone.
-            raise InputError(f"{self._name}: out of memory with {self.parts} parts of a batch: raise `accumulation`")
-        if not self._cuts or 2 * self.parts > batch:
-            raise InputError(f"{self._name}: out of memory with {self.parts} parts of a batch of {batch}")
-        self.parts *= 2
-        print(f"{self._name}: out of memory, going on with {self.parts} parts of a batch", file=sys.stderr)
 
+def as_memory_allows(
+    name: str, compute: Callable[[int], Result], parts: int, batch: int, most: int
+) -> tuple[Result, int]:
+    """Call ``compute(parts)``, with twice the parts whenever memory runs out, ``most`` of them; return those it took.
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # CUDA, CPU
+    Raises
+    ------
+    InputError
+        When memory is too small for ``most`` parts of the batch, or for one of several processes.
+    """
+    while True:
+        try:
+            return compute(parts), parts
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if distributed.processes() > 1:
+                # The others wait in the middle of this step: no process can repeat it alone.
+                raise InputError(f"{name}: out of memory with {parts} parts of a batch: set smaller ones") from None
+            if 2 * parts > most:
+                raise InputError(f"{name}: out of memory with {parts} parts of a batch of {batch}") from None
+        parts *= 2
+        print(f"{name}: out of memory, going on with {parts} parts of a batch", file=sys.stderr)
+        free_memory()  # here, where the error and the tensors of its frames are gone
 
 
 def free_memory() -> None:

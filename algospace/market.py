@@ -326,11 +326,12 @@ class Account(NamedTuple):
 
     def observe(self, limits: LimitParams, initial: float) -> torch.Tensor:
         """Five numbers of the account's state, float32 (..., 5), each about in [-1, 1]."""
+        lost = torch.where(self.session_start > 0, 1 - self.equity / self.session_start, 0.0)  # nothing is left to lose
         return torch.stack(
             [
                 self.equity / initial - 1,
                 (1 - self.equity / self.peak) / limits.max_drawdown,
-                (1 - self.equity / self.session_start) / limits.max_session_loss,
+                lost / limits.max_session_loss,
                 self.session_trades / limits.max_session_trades,
                 self.losing_streak / limits.max_losing_streak,
             ],

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from algospace import distributed, training
 from algospace.errors import InputError
+from algospace.gradient import as_memory_allows
 from algospace.params import Params
 
 Observation = dict[str, Tensor]
@@ -184,6 +185,31 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_coef: f
     return 0.5 * error.mean()
 
 
+class Minibatch(NamedTuple):
+    """Stored rows of a rollout, and what is learnt from them: tensors (batch, ...)."""
+
+    observation: Observation
+    seeds: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def rows(self, chosen: Tensor | slice) -> "Minibatch":
+        """Some of the rows."""
+        observation = {key: value[chosen] for key, value in self.observation.items()}
+        return Minibatch(observation, *(part[chosen] for part in self[1:]))
+
+
+class Update(NamedTuple):
+    """What an update came to."""
+
+    diagnostics: dict[str, float]  # means over its minibatches
+    steps: int  # of the optimiser
+    parts: int  # that a minibatch was cut into
+
+
 STORED = ("seeds", "actions", "log_probs", "values")
 
 
@@ -215,7 +241,7 @@ def train(
     """
     optimizer = torch.optim.Adam(learner.parameters(), params.learning_rate, eps=1e-5)
     generator = torch.Generator(env.device).manual_seed(distributed.own_seed(seed))
-    update, step = 0, 0
+    update, step, parts = 0, 0, 1
     history: training.History = []
     if saver.resumed:
         resumed = saver.resumed
@@ -225,12 +251,13 @@ def train(
         generator.set_state(own["generator"])
         env.restore(own["env"])
         update, step, history = resumed["update"], resumed["step"], resumed["history"]
+        parts = resumed["parts"]
 
     def snapshot() -> dict[str, Any]:
         own = distributed.gathered_state({"generator": generator.get_state(), "env": env.state()})
         return {
             "learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "own": own, "update": update,
-            "history": history,
+            "history": history, "parts": parts,
         }  # fmt: skip
 
     updates = max(1, params.total_timesteps // (params.num_envs * params.num_steps))
@@ -243,7 +270,7 @@ def train(
             group["lr"] = params.learning_rate * (left if params.anneal_lr else 1.0)
         ent_coef = params.final_ent_coef + (params.ent_coef - params.final_ent_coef) * left
         rollout = collect(env, learner, params.num_steps, generator)
-        diagnostics, steps = optimise(name, env, learner, optimizer, rollout, params, ent_coef, generator)
+        diagnostics, steps, parts = optimise(name, env, learner, optimizer, rollout, params, ent_coef, generator, parts)
         step += steps
         update += 1
         history.append(diagnostics)
@@ -300,15 +327,23 @@ def optimise(
     params: PPOParams,
     ent_coef: float,
     generator: torch.Generator,
-) -> tuple[dict[str, float], int]:
-    """One PPO update; returns the means of its diagnostics and the number of optimiser steps.
+    parts: int = 1,
+) -> Update:
+    """One PPO update.
 
-    ``ent_coef`` is this update's, between the first and the final one of ``params``.
+    ``ent_coef`` is this update's, between the first and the final one of ``params``. A minibatch is computed in
+    ``parts``, in twice as many whenever memory runs out: it means the same, to rounding.
+
+    Raises
+    ------
+    InputError
+        For a loss that is not finite, or too little memory for a single row.
     """
     advantages, returns = gae(rollout, params.gae_lambda)
     flat = {key: value.flatten(0, 1) for key, value in rollout.observation.items()}
     seeds, actions, old_log_probs = (x.flatten(0, 1) for x in (rollout.seeds, rollout.actions, rollout.log_probs))
     advantages, returns, values = advantages.flatten(), returns.flatten(), rollout.values.flatten()
+    everything = Minibatch(flat, seeds, actions, old_log_probs, values, advantages, returns)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     batch = len(seeds)
     size = -(-batch // params.num_minibatches)
@@ -316,32 +351,22 @@ def optimise(
     for _ in range(params.update_epochs):
         order = torch.randperm(batch, generator=generator, device=seeds.device)
         for start in range(0, batch, size):
-            chosen = order[start : start + size]
-            compact = {key: value[chosen] for key, value in flat.items()}
-            judged = learner.judge(compact, env.expand(compact), seeds[chosen], actions[chosen])
-            advantage = advantages[chosen]
+            minibatch = everything.rows(order[start : start + size])
             if params.norm_adv:
-                everyones = distributed.gathered(advantage)
-                advantage = (advantage - everyones.mean()) / (everyones.std(correction=0) + 1e-8)
-            policy_loss, diagnostics = ppo_loss(judged.log_probs, old_log_probs[chosen], advantage, params.clip_coef)
-            v_loss = value_loss(judged.values, values[chosen], returns[chosen], params.clip_coef, params.clip_vloss)
-            entropy = judged.entropy.mean()
-            loss = policy_loss - ent_coef * entropy + params.vf_coef * v_loss + judged.extra
-            if not torch.isfinite(loss):
-                raise InputError(f"{name}: expected a finite loss, found {loss.item()}")
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+                everyones = distributed.gathered(minibatch.advantages)
+                normal = (minibatch.advantages - everyones.mean()) / (everyones.std(correction=0) + 1e-8)
+                minibatch = minibatch._replace(advantages=normal)
+
+            def gradient(parts: int, minibatch: Minibatch = minibatch) -> dict[str, Tensor]:
+                optimizer.zero_grad()
+                return _gradient(name, env, learner, minibatch, params, ent_coef, parts)
+
+            n = len(minibatch.seeds)
+            row, parts = as_memory_allows(name, gradient, parts, n, n)
             distributed.average_gradients(parameters)
             nn.utils.clip_grad_norm_(parameters, params.max_grad_norm)
             optimizer.step()
-            rows.append(
-                diagnostics
-                | {
-                    "losses/policy_loss": policy_loss.detach(), "losses/value_loss": v_loss.detach(),
-                    "losses/entropy": entropy.detach(),
-                }
-                | judged.diagnostics
-            )  # fmt: skip
+            rows.append(row)
         # All processes hear the same number, so all of them stop or none.
         if float(_mean(rows[-1]["losses/approx_kl"])) > params.target_kl:
             break
@@ -350,7 +375,31 @@ def optimise(
     variance = returns.var()
     means["losses/explained_variance"] = float(1 - (returns - values).var() / variance) if variance > 0 else 0.0
     means["charts/mean_reward_r"] = float(_mean(rollout.rewards.mean()))
-    return means, len(rows)
+    return Update(means, len(rows), parts)
+
+
+def _gradient(
+    name: str, env: Env, learner: Learner, minibatch: Minibatch, params: PPOParams, ent_coef: float, parts: int
+) -> dict[str, Tensor]:
+    """Leave the gradient of a minibatch's loss, computed in parts, in the learner; return the diagnostics' means."""
+    n = len(minibatch.seeds)
+    size = -(-n // parts)
+    means: dict[str, Tensor] = {}
+    for start in range(0, n, size):
+        part = minibatch.rows(slice(start, start + size))
+        judged = learner.judge(part.observation, env.expand(part.observation), part.seeds, part.actions)
+        policy_loss, diagnostics = ppo_loss(judged.log_probs, part.log_probs, part.advantages, params.clip_coef)
+        v_loss = value_loss(judged.values, part.values, part.returns, params.clip_coef, params.clip_vloss)
+        entropy = judged.entropy.mean()
+        loss = policy_loss - ent_coef * entropy + params.vf_coef * v_loss + judged.extra
+        if not torch.isfinite(loss):
+            raise InputError(f"{name}: expected a finite loss, found {loss.item()}")
+        weight = len(part.seeds) / n
+        (weight * loss).backward()  # type: ignore[no-untyped-call]
+        losses = {"losses/policy_loss": policy_loss, "losses/value_loss": v_loss, "losses/entropy": entropy}
+        for key, value in (diagnostics | losses | judged.diagnostics).items():
+            means[key] = means.get(key, 0.0) + weight * value.detach()
+    return means
 
 
 def _mean(value: Tensor) -> Tensor:

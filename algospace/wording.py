@@ -243,10 +243,12 @@ def calibration(found: Reliability) -> str:
     count = int(found.counts.sum())
     if found.ece is None:
         return f"{count:,} candidates are too few for a calibration error, which needs {MIN_EVENTS}."
-    relation = "worse than chance explains" if found.ece > (found.floor_high or 0.0) else "within what chance explains"
+    relation = "within what chance explains"
+    if found.ece > (found.floor_high or 0.0):
+        relation = "worse than chance explains, unless it is that trades overlap"
     return (
-        f"Expected calibration error {found.ece:.3f} over {count:,} candidates; a perfect confidence would show "
-        f"{found.floor:.3f}, and more than {found.floor_high:.3f} once in twenty times: {relation}."
+        f"Expected calibration error {found.ece:.3f} over {count:,} candidates; were outcomes independent, a perfect "
+        f"confidence would show {found.floor:.3f}, more than {found.floor_high:.3f} once in twenty times: {relation}."
     )
 
 

@@ -37,7 +37,7 @@ def main() -> None:
     """Run every cell of the grid through the bars, fit on train, stop on select, quote on report."""
     seed = load_params("seed", int)
     runtime = load_params("runtime", RuntimeParams)
-    params = load_params("mrms", MRMSParams)
+    params = within_limits(load_params("mrms", MRMSParams))
     stage.make_deterministic(runtime, seed)
 
     manifest = artefacts.read_json(MANIFEST)
@@ -57,6 +57,11 @@ def main() -> None:
         artefacts.write_json(METRICS, rounded(engine.examine(trained, splits, venue, params, seed)))
         write_curves(CURVES, trained.fit.history)
         pictures.write_all(PICTURES, trained, splits["train"], params, plotting.watermark(manifest["source"]))
+
+
+def within_limits(params: MRMSParams) -> MRMSParams:
+    """These params without the targets that the account's limits refuse."""
+    return params.within(load_params("market", market.MarketParams).limits)
 
 
 class Inputs(NamedTuple):
@@ -88,6 +93,7 @@ def attempts(params: MRMSParams) -> Iterator[training.Attempt]:
     """Fit with params of a sweep; nothing is written."""
     seed, runtime = load_params("seed", int), load_params("runtime", RuntimeParams)
     stage.make_deterministic(runtime, seed)
+    params = within_limits(params)
     inputs = read(params)
     yield from engine.attempts(inputs.splits, inputs.venue, params, runtime, seed)
 

@@ -195,7 +195,7 @@ def test_wrong_account_exits_2(bundle_dir, csv, tmp_path, capsys):
     path = tmp_path / "account.json"
     refused(capsys, ["decide", bundle_dir, csv, "--account", path], 2, path, "found nothing there")
     path.write_text('{"equity": -1, "peak": 0}')
-    refused(capsys, ["decide", bundle_dir, csv, "--account", path], 2, path, "equity: ")
+    refused(capsys, ["decide", bundle_dir, csv, "--account", path], 2, path, "peak: ")
 
 
 @pytest.mark.parametrize("form", ["{}", "{}Z", "{}+00:00"])
@@ -214,6 +214,10 @@ def test_from_a_moment_in_another_zone(bundle_dir, csv, decided, capsys):
     assert moment.endswith("+09:00")
     assert cli.main(["decide", str(bundle_dir), str(csv), "--from", moment]) == 0
     assert lines(capsys) == decided[k:]
+
+
+def test_from_after_the_last_bar_is_refused(bundle_dir, csv, capsys):
+    refused(capsys, ["decide", bundle_dir, csv, "--from", "2040-01-01"], 2, f"--from: expected bars of {csv} from 2040")
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2022-13-01", "NaT", "", "now", "today", "03/04/2022", "5"])

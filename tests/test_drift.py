@@ -48,9 +48,36 @@ def test_what_moved_within_train_may_move_again():
     """A slow variable: each fifth of train has its own level, so another level is no news; a far one is."""
     levels = np.repeat([0.0, 1.0, -1.0, 0.5, -0.5], 400)
     train = drift.reference(levels + RNG(0).normal(scale=0.3, size=2000))
-    assert train["within"] > 1.0
+    length, index = train["within"][0]
+    assert length == 400
+    assert index > 1.0
     assert not drift.compare(train, RNG(1).normal(0.75, 0.6, 400)).drifted
     assert drift.compare(train, RNG(1).normal(5.0, 0.3, 400)).drifted
+
+
+def slow(seed, count):
+    """Neighbours are alike: an autoregression that forgets within some hundred values."""
+    noise, x = RNG(seed).normal(size=count), np.zeros(count)
+    for t in range(1, count):
+        x[t] = 0.99 * x[t - 1] + noise[t]
+    return x
+
+
+@pytest.mark.parametrize(("count", "most"), [(100, 3), (700, 6), (4000, 15)])
+def test_a_short_stretch_of_a_slow_variable_is_no_drift(count, most):
+    """Its values are a few levels of many; the bound is what stretches as long differ by within the reference.
+
+    Of five stretches a sixth goes further than any once in six times, so that of 60 ten may.
+    """
+    train = drift.reference(slow(0, 20_000))
+    assert [length for length, _ in train["within"]] == [4000, 2000, 1000, 500, 250, 125, 62, 31]
+    assert sum(drift.compare(train, slow(k + 1, 2000 + count)[2000:]).drifted for k in range(60)) <= most
+    assert drift.compare(train, slow(1, count) + 80.0).drifted
+
+
+def test_fewer_values_than_any_stretch_are_not_judged():
+    found = drift.compare(drift.reference(RNG(0).normal(size=2000)), np.full(19, 9.0))
+    assert (found.bound, found.values, found.drifted) == (np.inf, 19, False)
 
 
 def test_a_reference_is_json_and_ignores_what_is_not_finite():

@@ -433,6 +433,49 @@ def test_too_large_a_step_stops_the_update():
     assert steps == [4, 8, 12, 16]
 
 
+def updated(most):
+    """An update by plain descent of a team that has memory for so many rows."""
+    env, team = Signs(), small_team()
+    learner = TradingLearner(env, team, team.critic(16), 0.5)
+    generator = torch.Generator().manual_seed(0)
+    rollout = ppo.collect(env, learner, 8, generator)
+    forward = team.forward
+
+    def crowded(seen, seeds):
+        if len(seeds) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(seen, seeds)
+
+    team.forward = crowded
+    optimizer = torch.optim.SGD(learner.parameters(), 0.1)
+    update = ppo.optimise("marl", env, learner, optimizer, rollout, PARAMS, PARAMS.ent_coef, generator)
+    return update, learner.state_dict()
+
+
+def test_out_of_memory_cuts_the_minibatch_and_means_the_same(capsys):
+    (whole, weights), (cut, found) = updated(32), updated(8)
+    assert (whole.parts, cut.parts) == (1, 4)
+    assert capsys.readouterr().err.splitlines() == [
+        "marl: out of memory, going on with 2 parts of a batch",
+        "marl: out of memory, going on with 4 parts of a batch",
+    ]
+    assert cut.steps == whole.steps
+    assert cut.diagnostics == pytest.approx(whole.diagnostics, abs=1e-5)
+    torch.testing.assert_close(found, weights, rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match="marl: out of memory with 32 parts of a batch of 32"):
+        updated(0)
+
+
+def test_the_parts_survive_in_the_training_state():
+    states = {}
+    train(small_team(), Signs(), on_step=lambda step, snapshot: states.update({step: copy.deepcopy(snapshot())}))
+    assert {state["parts"] for state in states.values()} == {1}
+    resumed = states[min(states)] | {"step": min(states), "parts": 4}
+    last = {}
+    train(small_team(), Signs(), on_step=lambda step, snapshot: last.update(snapshot()), resumed=resumed)
+    assert last["parts"] == 4
+
+
 def test_every_step_of_the_rollout_is_used_once_an_epoch():
     env, team = Signs(), small_team()
     critic = team.critic(16)
@@ -443,8 +486,8 @@ def test_every_step_of_the_rollout_is_used_once_an_epoch():
     used, forward = [], team.forward
     team.forward = lambda seen, seeds: (used.append(seeds.tolist()), forward(seen, seeds))[1]
     params = PARAMS.model_copy(update={"target_kl": 1e9})
-    _, steps = ppo.optimise("marl", env, learner, optimizer, rollout, params, params.ent_coef, generator)
-    assert steps == 12
+    update = ppo.optimise("marl", env, learner, optimizer, rollout, params, params.ent_coef, generator)
+    assert update.steps == 12
     assert [len(batch) for batch in used] == [32] * 12
     for epoch in range(3):
         batches = used[4 * epoch : 4 * epoch + 4]

@@ -362,7 +362,7 @@ def test_calibration_is_judged_by_what_chance_explains():
     fair = wording.calibration(reliability(probability, happened < probability, 0))
     assert fair.endswith("within what chance explains.")
     off = wording.calibration(reliability(probability, happened < probability - 0.2, 0))
-    assert off.endswith("worse than chance explains.")
+    assert off.endswith("worse than chance explains, unless it is that trades overlap.")
     assert "too few" in wording.calibration(reliability(probability[:400], happened[:400] < 0.5, 0))
 
 

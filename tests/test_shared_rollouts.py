@@ -179,9 +179,8 @@ def test_an_update_is_that_of_one_process_over_all_episodes(ran, monkeypatch):
     rest = {key: torch.cat([getattr(p, key) for p in parts], dim=1) for key in ppo.Rollout._fields[1:]}
     whole = ppo.Rollout(observation, **rest)
     optimizer = torch.optim.Adam(learner.parameters(), params.learning_rate, eps=1e-5)
-    history, _ = ppo.optimise(
-        "one", env, learner, optimizer, whole, params, params.ent_coef, torch.Generator().manual_seed(0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    history = ppo.optimise("one", env, learner, optimizer, whole, params, params.ent_coef, generator).diagnostics
     expected = nets.arrays(team) | {f"critic.{k}": v for k, v in nets.arrays(learner.critic).items()}
     found, _, told = left(ran, "full", 0)
     assert found.keys() == expected.keys()

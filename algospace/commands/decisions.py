@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from algospace import artefacts
-from algospace.commands.reading import moment, reading_of, require_bars
+from algospace.commands.reading import moment, reading_of, require_bars, require_from
 from algospace.data import sources
 from algospace.policy import account, bundle, golden
 from algospace.policy.decide import decide
@@ -36,6 +36,7 @@ def print_decisions(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(policy.settings.threads)
     reading = reading_of(policy.settings.data, arguments.bars)
     loaded = sources.load(reading, policy.settings.contract, arguments.bars.parent)
+    require_from(arguments.bars, loaded.bars, start)
     for record in decide(policy, loaded.bars, account=begins).records:
         if start is None or pd.Timestamp(record["time"]) >= start:
             print(json.dumps(record, sort_keys=True, allow_nan=False))

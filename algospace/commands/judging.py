@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from algospace import artefacts, report, trials
-from algospace.commands.reading import moment, reading_of, require_bars
+from algospace.commands.reading import moment, reading_of, require_bars, require_from
 from algospace.data import contracts, sources
 from algospace.data.params import DataParams
 from algospace.data.sources import Loaded
@@ -32,7 +32,7 @@ def write_report(arguments: argparse.Namespace) -> None:
     other = bundle.load(arguments.against)[0] if arguments.against else None
     ids = [artefacts.sha256(path / bundle.MANIFEST) if path else "" for path in (arguments.bundle, arguments.against)]
     torch.set_num_threads(policy.settings.threads)
-    settings, loaded = _judged_bars(arguments, policy.settings)
+    settings, loaded = _judged_bars(arguments, policy.settings, start)
     tried = trials.judged(trials.read())
     found = evaluation.evaluate(policy._replace(settings=settings), loaded.bars, judging, tried, start, other)
     uses = "Choose nothing by bars that you also judge by. Configurations tried: those of metrics/trials.jsonl here."
@@ -53,7 +53,7 @@ def print_drift(arguments: argparse.Namespace) -> int:
     policy, manifest = bundle.load(arguments.bundle)
     train = bundle.provenance(manifest, "train")
     torch.set_num_threads(policy.settings.threads)
-    settings, loaded = _judged_bars(arguments, policy.settings)
+    settings, loaded = _judged_bars(arguments, policy.settings, start)
     findings = monitor.compare(train, monitor.see(policy._replace(settings=settings), loaded.bars, start))
     print(f"{'':<12}{'':<44}{'PSI':>8}{'bound':>8}{'values':>10}")
     for kind, name, (psi, bound, values) in findings:
@@ -87,7 +87,9 @@ def _already_known(manifest: dict[str, Any], bars: pd.DataFrame, start: pd.Times
     )
 
 
-def _judged_bars(arguments: argparse.Namespace, settings: Settings) -> tuple[Settings, Loaded]:
+def _judged_bars(
+    arguments: argparse.Namespace, settings: Settings, start: pd.Timestamp | None
+) -> tuple[Settings, Loaded]:
     """Bars of the command line, and the settings with the contract that they are of."""
     data, contract = settings.data, settings.contract
     if arguments.params is not None:
@@ -95,4 +97,6 @@ def _judged_bars(arguments: argparse.Namespace, settings: Settings) -> tuple[Set
     reading = reading_of(data, arguments.bars)
     if arguments.params is not None:
         contract = contracts.resolve(reading.symbol, reading.contract, reading.calendar)
-    return settings._replace(contract=contract), sources.load(reading, contract, arguments.bars.parent)
+    loaded = sources.load(reading, contract, arguments.bars.parent)
+    require_from(arguments.bars, loaded.bars, start)
+    return settings._replace(contract=contract), loaded

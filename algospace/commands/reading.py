@@ -22,6 +22,13 @@ def reading_of(data: DataParams, path: Path) -> DataParams:
     return auto.reading_of(data, path.name).model_copy(update={"source": kind, "files": [path.name], "m30_files": []})
 
 
+def require_from(path: Path, bars: pd.DataFrame, start: pd.Timestamp | None) -> None:
+    """Refuse bars of a file that all close before ``--from``."""
+    if start is not None and not (bars["close_utc"] >= start).any():
+        last = bars["close_utc"].iloc[-1].isoformat()
+        raise InputError(f"--from: expected bars of {path} from {start.isoformat()} on, found the last to close {last}")
+
+
 def moment(text: str | None) -> pd.Timestamp | None:
     """Point in time of an ISO text, UTC where it names no zone."""
     if text is None:

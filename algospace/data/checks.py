@@ -48,6 +48,11 @@ def check(raw: RawBars, params: DataParams, calendar: str) -> tuple[Fault, ...]:
             lambda i: f"expected low <= open, close <= high, found {candle(i)}",
         ),
         (
+            "wick",
+            quality.bad_wick(rows) & ~quality.bad_prices(rows) & ~quality.bad_range(rows),
+            lambda i: f"expected high and low within a factor of {quality.WICK:g} of open and close, found {candle(i)}",
+        ),
+        (
             "volume",
             quality.bad_volume(rows),
             lambda i: f"expected a volume of 0 or more, found {rows['volume'].iat[i]:g}",

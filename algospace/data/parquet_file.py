@@ -47,8 +47,9 @@ def _read(
         if ours in VALUES and not text:
             try:
                 values[ours] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-            except pa.ArrowException:
-                raise InputError(f"{name}: expected numbers in column {ours}, found {column.type}") from None
+            except pa.ArrowException as error:
+                found = str(error).splitlines()[0] if pa.types.is_integer(column.type) else column.type
+                raise InputError(f"{name}: expected numbers in column {ours}, found {found}") from None
         else:
             cells[ours] = [cell or "" for cell in column.cast(pa.string()).to_pylist()]
     return cells, values

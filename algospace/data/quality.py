@@ -37,6 +37,7 @@ PARTS = {
 }
 OUTLIER_MADS = 12.0  # |1-bar log return| in median absolute deviations of the past ones
 OUTLIER_WINDOW = 500
+WICK = 10.0
 STALE_RUN = 6  # identical closes with volume, in a row
 SESSION_JUMP = 0.10  # open against the last session's close: a split, a crash, an unknown roll; counted, not scored
 _LEAST = np.iinfo(np.int64).min
@@ -73,6 +74,12 @@ def bad_range(rows: pd.DataFrame) -> Mask:
     """Mark rows whose open or close lies outside [low, high], or whose high is below the low."""
     o, h, l, c = (rows[name].to_numpy(np.float64) for name in PRICES)
     return np.asarray((h < l) | (h < o) | (h < c) | (l > o) | (l > c))
+
+
+def bad_wick(rows: pd.DataFrame) -> Mask:
+    """Mark rows whose high or low lies a factor of `WICK` beyond open and close: a wrong print, as no market moves."""
+    o, h, l, c = (rows[name].to_numpy(np.float64) for name in PRICES)
+    return np.asarray((h / WICK > np.maximum(o, c)) | (l < np.minimum(o, c) / WICK))
 
 
 def bad_volume(rows: pd.DataFrame) -> Mask:
@@ -116,7 +123,7 @@ def score(rows: pd.DataFrame, calendar: str, minutes: int, agreement: Items | No
     finite = ~not_finite(rows)
     backward = disordered(rows)
     ordered = finite & ~backward
-    invalid = finite & (bad_prices(rows) | bad_range(rows) | bad_volume(rows))
+    invalid = finite & (bad_prices(rows) | bad_range(rows) | bad_wick(rows) | bad_volume(rows))
 
     session = np.full(start.size, -1, np.int64)
     expected = np.empty(0, np.int64)

@@ -37,6 +37,11 @@ _LATER_CLOSES = {
     | dict.fromkeys(("2024-11-29", "2025-11-28"), "13:45")
 }
 
+# From Monday 2012-11-19 to Friday 2015-09-18 Globex closed at 16:15 Chicago (the CME's notices of both changes); the
+# library has 16:00 in all years.
+_QUARTER_LATER = ("CME Globex Equity", "CMEGlobex_CL")
+_QUARTER_FIRST, _QUARTER_LAST = pd.Timestamp("2012-11-19"), pd.Timestamp("2015-09-18")
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -80,11 +85,16 @@ def sessions(calendar: str, first: Any, last: Any) -> pd.DataFrame:
     Raises
     ------
     InputError
-        No such calendar (``data.calendar``).
+        No such calendar, or one without sessions (``data.calendar``).
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        schedule = _calendar(calendar).schedule(start_date=first, end_date=last)
+        try:
+            schedule = _calendar(calendar).schedule(start_date=first, end_date=last)
+        except (NotImplementedError, ValueError):  # a name that the library knows, without hours to it
+            raise InputError(
+                f"data.calendar: expected a calendar whose sessions are known, found {calendar!r}"
+            ) from None
     schedule["market_close"] = _mended(calendar, schedule["market_close"])
     columns = {"open_utc": "market_open", "close_utc": "market_close"}
     if "break_start" in schedule:
@@ -108,6 +118,11 @@ def _mended(calendar: str, closes: pd.Series) -> pd.Series:
     for date, clock in _LATER_CLOSES.get(calendar, {}).items():
         if pd.Timestamp(date) in mended.index:
             mended[pd.Timestamp(date)] = pd.Timestamp(f"{date} {clock}", tz="America/Chicago").tz_convert("UTC")
+    if calendar in _QUARTER_LATER:
+        dates = pd.DatetimeIndex(mended.index)
+        regular = (dates + pd.Timedelta(hours=16)).tz_localize("America/Chicago").tz_convert("UTC")
+        early = (dates >= _QUARTER_FIRST) & (dates <= _QUARTER_LAST) & (pd.DatetimeIndex(mended) == regular)
+        mended = mended.mask(early, mended + pd.Timedelta(minutes=15))
     return mended
 
 

@@ -82,6 +82,8 @@ class Texts:
 def zone(name: str) -> ZoneInfo:
     """Find the time zone of ``data.timezone``, or raise InputError."""
     try:
+        if name == "localtime":  # this machine's, whatever it is
+            raise KeyError(name)
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         raise InputError(

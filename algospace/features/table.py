@@ -35,6 +35,11 @@ EVENT = (
 )  # fmt: skip
 SIGNALS = ("mlmi_sig", "nwrqk_sig", "fvg_sig")
 LEVELS = ("nearest_price", "distance_points", "support_price", "resistance_price")  # of the LVN columns, in points
+# Columns of a half hour in price units.
+PRICED = (
+    *bars_module.PRICES, "ha_open", "ha_high", "ha_low", "ha_close", "atr", "nwrqk_value",
+    *(f"lvn_{name}" for name in LEVELS),
+)  # fmt: skip
 TRACKER = ("stage", "first_kind", "second_kind", "age")
 
 
@@ -103,12 +108,13 @@ class FeatureStream:
         self._m30 = M30Stream(contract, indicators, gate1, reference)
         self._no_m30 = self._m30.update(bars_module.NO_BARS)  # what five bars of six complete
         self._m30_rows = 0
-        # Columns and session of the newest half hour; before the first there is nothing.
+        # Columns, session and contract of the newest half hour; before the first there is nothing.
         none = {
             name: np.full(1, bars_module.NO_TIME if name.endswith("_utc") else np.nan) for name in _joined(self._no_m30)
         }
-        self._newest = none, np.array([-1])
+        self._newest = none, np.array([-1]), np.array([-1])
         self._continuous = Continuous()
+        self._factors: dict[int, float] = {}  # of the last two contracts
         self._atr = technical.ATR(indicators.atr)
         self._tactical = technical.Tactical(indicators.volume_window, indicators.momentum_bars)
         self._activity = activity.Stream(indicators.activity)
@@ -129,15 +135,16 @@ class FeatureStream:
         longer = self._resampler.update(bars)
         m30 = self._m30.update(longer) if longer["close_utc"].size else self._no_m30
         # What is known: the newest half hour of before, in row 0, and the new ones.
-        joined, m30_session = self._newest
+        joined, m30_session, m30_contract = self._newest
         before = self._m30_rows - 1
         at = np.zeros(bars["close_utc"].size, np.int64)
         if longer["close_utc"].size:
             joined = {name: np.concatenate([joined[name], x]) for name, x in _joined(m30).items()}
             m30_session = np.concatenate([m30_session, m30["session_id"]])
+            m30_contract = np.concatenate([m30_contract, m30["contract_id"]])
             at = np.searchsorted(m30["close_utc"], bars["close_utc"], side="right")
             self._m30_rows += longer["close_utc"].size
-            self._newest = {name: x[-1:] for name, x in joined.items()}, m30_session[-1:]
+            self._newest = {name: x[-1:] for name, x in joined.items()}, m30_session[-1:], m30_contract[-1:]
         factor, (o, h, l, c) = self._continuous.update(bars)
         v, session, synthetic = (bars[name] for name in ("volume", "session_id", "is_synthetic"))
         atr = self._atr.update(h, l, c) / factor
@@ -151,9 +158,22 @@ class FeatureStream:
         columns |= {f"fvg_{name}": values for name, values in gaps._asdict().items()}
         columns["m30_row"] = at + before
         columns |= {name: x[at] for name, x in joined.items()}
+        self._exchange(columns, m30_contract[at], factor)
         news = self._once.update(columns["m30_row"], m30_session[at], session, synthetic)
         self._add_gate1(columns, news)
         return columns, m30
+
+    def _exchange(self, m5: dict[str, Any], m30_contract: np.ndarray, factor: np.ndarray) -> None:
+        """Tell the last half hour of a contract in prices of the next one, whose first half hour has not closed yet."""
+        contract = m5["contract_id"]
+        for number in np.unique(contract):
+            self._factors[int(number)] = float(factor[(contract == number).argmax()])
+        self._factors = dict(list(self._factors.items())[-2:])
+        old = (m30_contract >= 0) & (m30_contract != contract)
+        if old.any():
+            ratio = np.array([self._factors[int(number)] for number in m30_contract[old]]) / factor[old]
+            for name in PRICED:
+                m5[f"m30_{name}"][old] *= ratio
 
     def _add_gate1(self, m5: dict[str, Any], news: np.ndarray) -> None:
         """Add events, Gate 1 and candidates; ``news`` marks the bars at which a 30-minute signal is an event."""

@@ -33,7 +33,10 @@ class Run(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """A later stretch of train, judged by a team that has learnt from what came before it alone."""
+    """A later stretch of train, judged by a team that has learnt from what came before it.
+
+    The regimes and brackets that it learnt by are those of all out-of-fold experts, some of which knew later rows.
+    """
 
     given: Material
     judged: Judged

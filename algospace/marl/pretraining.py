@@ -4,6 +4,7 @@ The labels are those of the triple barrier (`algospace.marl.exams.triple_barrier
 trunk; the classifier on top is thrown away, since PPO's heads stand behind the communication.
 """
 
+import copy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -52,9 +53,9 @@ class Classifier(nn.Module):
 
 
 class Pretrained(NamedTuple):
-    """A classifier, whose trunk is the team's, and the run that trained it."""
+    """A classifier as pre-training left it, and the run that trained it."""
 
-    classifier: Classifier
+    classifier: Classifier  # a copy: PPO goes on with the team's own trunk
     best_epoch: int  # -1 when no epoch was better than knowing how often each class occurs
 
 
@@ -97,9 +98,9 @@ def pretrain(
     blind, weights = validate()["loss"], training.weights(classifier)
     fit = training.fit(f"marl {name}", classifier, draw, loss, validate, params, runtime, seed, saver, accumulation=1)
     if validate()["loss"] < blind:
-        return Pretrained(classifier, fit.best_epoch)
+        return Pretrained(copy.deepcopy(classifier), fit.best_epoch)
     classifier.load_state_dict(weights)
-    return Pretrained(classifier, -1)
+    return Pretrained(copy.deepcopy(classifier), -1)
 
 
 def labels(given: Material) -> np.ndarray:
@@ -133,14 +134,10 @@ def figures(trained: Pretrained, name: str, lessons: Material, exam: Material, d
     """Cross-entropy in nats on the reporting half, beside the majority class's and a logistic regression's.
 
     The majority's probabilities are the classes' shares of train. The logistic regression reads the last row and the
-    mean row of the agent's window. ``gain`` is the majority's cross-entropy less the network's, with its 95 %
-    interval: above 0 the agent sees more than how often each class occurs.
+    mean row of the agent's window; where train knows one class, there is none. ``gain`` is the majority's cross-entropy
+    less the network's, with its 95 % interval: above 0 the agent sees more than how often each class occurs.
     """
-    known, asked = labels(lessons), labels(exam)
-    logistic = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=500))
-    logistic.fit(_summary(lessons, name), known)
-    guessed = np.zeros((len(asked), CLASSES))
-    guessed[:, logistic.classes_] = logistic.predict_proba(_summary(exam, name))
+    asked = labels(exam)
     own = cross_entropy(probabilities(trained.classifier, exam), asked)
     majority = cross_entropy(np.tile(shares(lessons), (len(asked), 1)), asked)
     block = max(1.0, len(asked) / len(np.unique(exam.sessions)))
@@ -149,11 +146,23 @@ def figures(trained: Pretrained, name: str, lessons: Material, exam: Material, d
         "best_epoch": trained.best_epoch,
         "cross_entropy": float(own.mean()),
         "majority_cross_entropy": float(majority.mean()),
-        "logistic_cross_entropy": float(cross_entropy(guessed, asked).mean()),
+        "logistic_cross_entropy": _logistic(lessons, exam, name),
         "gain": float((majority - own).mean()),
         "gain_low": low,
         "gain_high": high,
     }
+
+
+def _logistic(lessons: Material, exam: Material, name: str) -> float | None:
+    """Cross-entropy of a logistic regression fitted to ``lessons``; None where they hold a single class."""
+    known, asked = labels(lessons), labels(exam)
+    if len(np.unique(known)) < 2:
+        return None
+    logistic = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=500))
+    logistic.fit(_summary(lessons, name), known)
+    guessed = np.zeros((len(asked), CLASSES))
+    guessed[:, logistic.classes_] = logistic.predict_proba(_summary(exam, name))
+    return float(cross_entropy(guessed, asked).mean())
 
 
 def _summary(given: Material, name: str) -> np.ndarray:

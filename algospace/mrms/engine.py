@@ -8,6 +8,7 @@ import pandas as pd
 from algospace import market, training
 from algospace.data.params import DataParams
 from algospace.data.splits import embargo_bars
+from algospace.errors import InputError
 from algospace.mrms import communication, method
 from algospace.mrms.communication import TrackNet
 from algospace.mrms.figures import figures
@@ -46,7 +47,15 @@ def train(
     seed: int,
     part: training.Part,
 ) -> Engine:
-    """Fit on train, stop on select; ``data`` has the embargo between the folds."""
+    """Fit on train, stop on select; ``data`` has the embargo between the folds.
+
+    Raises
+    ------
+    InputError
+        For too few candidates in a split.
+    """
+    if len(splits["report"].events) < 2:
+        raise InputError(f"mrms: expected 2 candidates or more in report, found {len(splits['report'].events)}")
     taught, select, tick = splits["train"], splits["select"], venue.costs.tick
     lessons = with_past_accounts(taught, venue, params, seed)
     model, run = method.train("mrms", lessons, select, venue, params, runtime, seed, part("ensemble"))

@@ -6,6 +6,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from algospace import training
+from algospace.errors import InputError
+from algospace.market import LimitParams
 from algospace.params import Params
 from algospace.ppo import PPOParams
 
@@ -66,6 +68,25 @@ class MRMSParams(Params):
     optimizer: training.OptimizerParams
     ppo: PPOParams
     communication: CommunicationParams
+
+    def within(self, limits: LimitParams) -> "MRMSParams":
+        """These params without the targets that the account's limits let no order have.
+
+        Proposed, they would be refused always: a free way not to trade, and rows that teach the agents nothing.
+
+        Raises
+        ------
+        InputError
+            When no target is left.
+        """
+        least, grid = limits.min_reward_risk, self.reward_risk_grid
+        left = tuple(target for target in grid if target >= least)
+        if not left:
+            raise InputError(
+                f"mrms.reward_risk_grid: expected a target of at least {least:g} (market.limits.min_reward_risk), "
+                f"found {list(grid)}"
+            )
+        return self.model_copy(update={"reward_risk_grid": left})
 
     @field_validator("stop_grid", "reward_risk_grid")
     @classmethod

@@ -36,7 +36,6 @@ from algospace.mrms.trades import LONGEST_RECORD
 from algospace.ppo import Observation, Step
 
 CRITIC = 128  # width of the value head's hidden layer
-FIRST_REFUSED = -20.0  # first logit of what is never to be drawn
 
 
 class Material(NamedTuple):
@@ -74,8 +73,8 @@ class RiskEnv:
 
     Parameters
     ----------
-    given, rewards
-        The events, and the grid of target over stop.
+    given
+        The events.
     bet
         Share of the equity that one unit is taken to risk in the reward.
     gamma
@@ -92,7 +91,6 @@ class RiskEnv:
     def __init__(
         self,
         given: Material,
-        rewards: tuple[float, ...],
         params: market.MarketParams,
         bet: float,
         num_envs: int,
@@ -114,7 +112,6 @@ class RiskEnv:
         self.risk = tensor(given.risk, torch.float64)
         self.net_r = tensor(given.net_r, torch.float32)
         self.filled = tensor(given.entry_row >= 0, torch.bool)
-        self.permitted = torch.tensor([x >= params.limits.min_reward_risk for x in rewards], device=device)
         here = given.row[:, None, None, None]
         following = np.searchsorted(given.row, given.known_row)
         following = np.minimum(np.maximum(following, np.arange(1, n + 1)[:, None, None, None]), n - 1)
@@ -179,7 +176,7 @@ class RiskEnv:
         units, stop, target = actions.unbind(1)
         i, side = self.index, self.side
         limits, risk = self.params.limits, self.risk[i, side, stop]
-        refused = torch.stack(list(self.account.breaches(limits).values())).any(0) | ~self.permitted[target]
+        refused = torch.stack(list(self.account.breaches(limits).values())).any(0)
         affordable = torch.floor(self.account.equity * limits.max_trade_risk / risk).to(torch.int64)
         units = torch.where(refused, 0, torch.minimum(units, affordable))
         order, filled = units > 0, self.filled[i, side, stop, target]
@@ -297,12 +294,9 @@ def learn(
 ) -> tuple[RiskEnsemble, training.History]:
     """`fit` on material whose brackets have been run already; ``names`` are those of the states' features."""
     run, bet = params.ppo, params.unit_risk / params.kelly_fraction
-    env = RiskEnv(given, params.reward_risk_grid, exchange, bet, run.num_envs, run.gamma, seed, device)
+    env = RiskEnv(given, exchange, bet, run.num_envs, run.gamma, seed, device)
     torch.manual_seed(seed)  # the first weights are the seed's, whatever drew before
     agents = ensemble.new(names, exchange.limits.max_units, params).to(device)
-    with torch.no_grad():
-        # A target that the limits refuse would be a free way not to trade: then no size would ever learn to be 0.
-        agents.target.linear.bias[~env.permitted] = FIRST_REFUSED
     learner = RiskLearner(env, agents).to(device)
     history = ppo.train(name, env, learner, run, seed, saver)
     return learner.agents, history

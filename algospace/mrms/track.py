@@ -116,7 +116,8 @@ def _states(net_r, pnl, first, last, equity, peak, session_trades, initial, max_
         for t in range(first[i], last[i]):
             money += pnl[t]
             top = max(top, money)
-            deepest = max(deepest, 1 - money / top)
+            if top > 0:  # what was withdrawn since may make the past look like none
+                deepest = max(deepest, 1 - money / top)
             if pnl[t] > 0:
                 gain += pnl[t]
                 won += 1

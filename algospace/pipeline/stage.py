@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 import algospace
 from algospace import artefacts
-from algospace.errors import InputError
+from algospace.errors import InputError, out_of_memory
 from algospace.params import RuntimeParams
 from algospace.pipeline.session import EXIT, SessionEnded
 
@@ -28,7 +28,7 @@ QUALITY_LOG = LOGS / "quality.json"
 
 
 def run(main: Callable[[], None], scales: bool = False) -> None:
-    """Run a stage's ``main``; bad input and what the disk refuses become one line on stderr and exit code 2.
+    """Run a stage's ``main``; bad input, what the disk refuses and too little memory are one line on stderr and code 2.
 
     When the hours of ``ALGOSPACE_MAX_HOURS`` are over the exit code is 75.
 
@@ -37,8 +37,8 @@ def run(main: Callable[[], None], scales: bool = False) -> None:
     Raises
     ------
     SystemExit
-        With code 2: bad input, a file that cannot be read or written, code from elsewhere, or another process at work
-        on the same stage in this folder. With code 75: the session is over.
+        With code 2: bad input, a file that cannot be read or written, no memory left, code from elsewhere, or another
+        process at work on the same stage in this folder. With code 75: the session is over.
     """
     name = Path(sys.modules[main.__module__].__file__ or "stage").stem
     for stream in (sys.stdout, sys.stderr):  # a locale that lacks a letter must not end a stage
@@ -61,6 +61,11 @@ def run(main: Callable[[], None], scales: bool = False) -> None:
     except (InputError, OSError) as error:
         # No word to the other processes: torchrun ends them when it sees this one's exit code.
         print(f"error: {_one_line(error, name)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"error: {name}: expected memory enough for it, found none left (docs/scaling.md)", file=sys.stderr)
         raise SystemExit(2) from None
 
 

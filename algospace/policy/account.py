@@ -10,18 +10,19 @@ from algospace.errors import InputError
 from algospace.params import Params
 
 Exit = Literal["stop", "target", "time", "session end"]
+MOST = 2**31 - 1  # of whatever is counted
 
 
 class ClosedTrade(Params):
     """One closed trade: what M-RMS knows of it."""
 
-    units: int = Field(ge=1)
+    units: int = Field(ge=1, le=MOST)
     stop_atr: FiniteFloat = Field(gt=0)  # the stop in 30-minute ATR, as it was proposed
     reward_risk: FiniteFloat = Field(ge=0)
     confidence: FiniteFloat = Field(ge=0, le=1)  # of the proposed size
     exit: Exit
     net_r: FiniteFloat
-    bars: int = Field(ge=1)
+    bars: int = Field(ge=1, le=MOST)
     pnl: FiniteFloat  # USD, net
     session_id: int  # YYYYMMDD of its exit
 
@@ -30,14 +31,14 @@ class WorkingOrder(Params):
     """An order that waits for its fill, or the trade that it has become."""
 
     direction: Literal["long", "short"]
-    units: int = Field(ge=1)
+    units: int = Field(ge=1, le=MOST)
     stop_distance: FiniteFloat = Field(gt=0)  # in price
     reward_risk: FiniteFloat = Field(ge=0)
     stop_atr: FiniteFloat = Field(gt=0)
     confidence: FiniteFloat = Field(ge=0, le=1)
-    wait: int = Field(ge=0)  # bars to pass before it fills at an open
+    wait: int = Field(ge=0, le=MOST)  # bars to pass before it fills at an open
     entry: FiniteFloat | None = Field(gt=0)  # price of the fill, null before
-    held: int = Field(ge=0)  # bars since the fill, that of the fill included
+    held: int = Field(ge=0, le=MOST)  # bars since the fill, that of the fill included
 
     @model_validator(mode="after")
     def _filled_or_not(self) -> Self:
@@ -52,12 +53,12 @@ class AccountState(Params):
     time: str | None = None  # ISO, of that close; bars up to it are history. None: before the first bar
     close: FiniteFloat | None = Field(default=None, gt=0)  # price of that close: a trade may be left at it
     session_close: str | None = None  # ISO, when the session of that bar ends
-    equity: FiniteFloat = Field(gt=0)  # USD, of closed trades
+    equity: FiniteFloat  # USD, of closed trades; a loss may have gone beyond the account
     peak: FiniteFloat = Field(gt=0)  # highest equity so far
     session_id: int | None = None  # YYYYMMDD; None: the next bar begins a session
-    session_start: FiniteFloat | None = Field(default=None, gt=0)  # equity at the session's start; None: the equity
-    session_trades: int = Field(default=0, ge=0)
-    losing_streak: int = Field(default=0, ge=0)  # losses in a row within the session
+    session_start: FiniteFloat | None = None  # equity at the session's start; None: the equity
+    session_trades: int = Field(default=0, ge=0, le=MOST)
+    losing_streak: int = Field(default=0, ge=0, le=MOST)  # losses in a row within the session
     trades: list[ClosedTrade] = Field(default=[])  # oldest first
     working: WorkingOrder | None = None
 

@@ -34,14 +34,19 @@ def buy_and_hold(m5: pd.DataFrame, settings: Settings, params: ExportParams, fir
 
     ``params.baseline_units`` units are held; none where there is but one bar.
 
-    Rolls cost nothing here: the bars are made continuous, so a position goes on over them.
+    At a roll the old contract's last close is exchanged for the new one's first open: the gap between them is nobody's
+    profit, and nothing is charged for it.
     """
     costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
     close, money = m5["close"].to_numpy(), settings.contract.point_value * params.baseline_units
     held, bought = np.zeros(len(m5)), first_row + 1
     if bought < len(m5):
-        entry = m5["open"].to_numpy()[bought] + costs.slippage
-        held[bought:] = (close[bought:] - entry) * money - costs.commission * params.baseline_units
+        open, contract = m5["open"].to_numpy(), m5["contract_id"].to_numpy()
+        rolled = np.append(False, contract[1:] != contract[:-1])
+        rolled[: bought + 1] = False
+        gaps = np.cumsum(np.where(rolled, open - np.append(close[:1], close[:-1]), 0.0))
+        entry = open[bought] + costs.slippage
+        held[bought:] = (close - entry - gaps)[bought:] * money - costs.commission * params.baseline_units
         held[-1] -= costs.slippage * money + costs.commission * params.baseline_units
     return _untraded(m5, settings.market.account.equity + held, first_row)
 

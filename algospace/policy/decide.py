@@ -5,6 +5,7 @@ A decision at the close of a bar knows the bars up to it. It also depends on the
 event becomes a decision: `decide` feeds it a whole table, `algospace.policy.stream` a bar at a time.
 """
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,7 +132,7 @@ class Decider:
         self._events = 0
         self._begins = np.iinfo(np.int64).min if trade_from is None else trade_from
         if account is not None and account.time is not None:
-            self._begins = max(self._begins, int(pd.Timestamp(account.time).timestamp() * 1000) + 1)
+            self._begins = max(self._begins, int(datetime.fromisoformat(account.time).timestamp() * 1000) + 1)
 
     def update(self, bars: Columns) -> Step:
         """Let the next bars pass, of `algospace.data.bars.SCHEMA` and without holes inside a session."""

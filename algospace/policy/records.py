@@ -1,6 +1,7 @@
 """The record of a decision, or of a refusal: JSON, its form is ``decision.schema.json`` beside this file."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,10 @@ def proposed(
     """The proposal for one event; ``units`` are those before the limits, money is of them."""
     # Entry, stop and target prices are indicative, about the last close: the bracket hangs on the fill.
     tick, price = contract.tick, float(row["close"])
-    digits = max(0, -int(np.floor(np.log10(tick)))) + 2
+    # Two more than the tick's first one, and as many as the tick itself has: 1/64 has six.
+    exponent = Decimal(repr(tick)).normalize().as_tuple().exponent
+    assert isinstance(exponent, int)
+    digits = max(max(0, -int(np.floor(np.log10(tick)))) + 2, -exponent)
     stop, reward_risk = float(proposal.stop[0, 0]), float(proposal.reward_risk[0, 0])
     target = float(market.target_distance(np.array(stop), np.array(reward_risk), tick))
     units, point_value = sized.adjusted, contract.point_value
@@ -92,7 +96,7 @@ def proposed(
         "embedding": [round(float(x), 6) for x in advice.embedding[0]],
         "uncertainty": {name: round(float(x), 6) for name, x in zip(PREDICTED, advice.uncertainty[0], strict=True)},
         "entry": price,
-        "atr": round(float(row["m30_atr"]), 6),
+        "atr": float(f"{float(row['m30_atr']):.6g}"),
         "stop_atr": float(proposal.stop_atr[0, 0]),
         "stop_at_level": bool(proposal.at_level[0, 0]),
         "reward_risk": reward_risk,
@@ -101,7 +105,7 @@ def proposed(
         "target": round(price + direction * target, digits),
         "risk_usd": round(stop * point_value * units, 2),
         "reward_usd": round(target * point_value * units, 2),
-        "risk_share": round(stop * point_value * units / equity, 6),
+        "risk_share": round(stop * point_value * units / equity, 6) if equity > 0 else 0.0,
         "max_bars": params.max_bars,
     }
 

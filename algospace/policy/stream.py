@@ -44,7 +44,8 @@ class Stream:
     """Decisions of one account, a bar at a time.
 
     Sessions, and the filling of holes inside them, are those of `algospace.data.bars`. A bar that is refused leaves
-    the stream as it was. What is remembered is the longest window and the account's closed trades.
+    the stream as it was; an error in the middle of one ends it, and it refuses whatever comes. What is remembered is
+    the longest window and the account's closed trades.
 
     Parameters
     ----------
@@ -65,6 +66,7 @@ class Stream:
         self._day: _Day | None = None
         self._last: Bar | None = None
         self._last_ms = 0
+        self._within: int | None = None  # the bar that is passing
 
     @property
     def account(self) -> AccountState:
@@ -74,18 +76,32 @@ class Stream:
     def feed(self, bars: pd.DataFrame) -> list[Decision]:
         """Let a table of bars (see `algospace.data.bars`) pass at once, and return the decisions in it.
 
-        It is a history to begin with, or the bars since the last one; sessions are whole but for its first and last.
+        It is a history to begin with, or the bars since the last one; sessions are whole but for its first and last. A
+        hole between it and the last bar is filled.
+
+        Raises
+        ------
+        InputError
+            For bars that do not rise in time, that do not come after the last one, or whose contract is an earlier one
+            or changes inside the last bar's session. The stream is as it was.
         """
+        self._require_whole()
         if not len(bars):
             return []
-        first = int(bars_module.to_ms(bars["start_utc"])[0])
+        starts, contracts = bars_module.to_ms(bars["start_utc"]), bars["contract_id"].to_numpy()
+        first = int(starts[0])
         if self._last is not None and first <= self._last_ms:
             raise InputError(f"bar {_iso(first)}: expected bars after {_iso(self._last_ms)}")
-        found = []
+        if (np.diff(starts) <= 0).any():
+            at = int((np.diff(starts) <= 0).argmax())
+            raise InputError(f"bar {_iso(starts[at + 1])}: expected a bar after {_iso(starts[at])}")
+        day = self._find_day(first)
+        self._check_contract(first, int(contracts[0]), day)
+        found = self._fill(day, first)
         for chunk in chunks(bars):
-            found += self._decider.update(bars_module.columns(chunk)).decisions
+            found += self._pass(bars_module.columns(chunk))
         last = bars.iloc[-1]
-        self._last_ms = int(bars_module.to_ms(bars["start_utc"])[-1])
+        self._last_ms = int(starts[-1])
         o, h, l, c, v = (float(last[name]) for name in bars_module.VALUES)
         self._last = Bar(last["start_utc"], o, h, l, c, v, int(last["contract_id"]))
         self._day = self._find_day(self._last_ms)
@@ -101,6 +117,7 @@ class Stream:
             not finite and positive or do not lie between low and high, a negative volume, a contract that changes
             inside a session. The stream is as it was.
         """
+        self._require_whole()
         start = self._check(bar)
         day = self._day
         if day is None or start >= day.close_ms:
@@ -108,17 +125,48 @@ class Stream:
         slot = int(np.searchsorted(day.slots, start))
         if slot == day.slots.size or day.slots[slot] != start:
             raise InputError(f"bar {_iso(start)}: expected a bar inside a session of {self._contract.calendar}")
-        missing = np.empty(0, np.int64)
-        if self._last is not None and self._day is not None and day.session_id == self._day.session_id:
-            if bar.contract != self._last.contract:
-                raise InputError(
-                    f"bar {_iso(start)}: contract: expected that of its session, {self._last.contract}, found "
-                    f"{bar.contract}"
-                )
-            missing = day.slots[int(np.searchsorted(day.slots, self._last_ms, side="right")) : slot]
-        found = self._decider.update(self._table(bar, start, day, missing)).decisions
+        self._check_contract(start, bar.contract, day)
+        found = self._fill(day, start) + self._pass(self._columns(np.array([start]), day, bar, bar.contract))
         self._day, self._last, self._last_ms = day, bar, start
         return found[0] if found else None
+
+    def _require_whole(self) -> None:
+        if self._within is not None:
+            raise InputError(
+                f"stream: expected one that goes on, found one that an error has ended inside the bar "
+                f"{_iso(self._within)}; begin another, from the account before"
+            )
+
+    def _pass(self, bars: Columns) -> list[Decision]:
+        """Let bars that were checked pass; whatever stops it leaves the stream between two bars, so it is the end."""
+        self._within = int(bars["start_utc"][0])
+        found = self._decider.update(bars).decisions
+        self._within = None
+        return found
+
+    def _fill(self, day: _Day, start: int) -> list[Decision]:
+        """Let bars at the last close pass in the place of those that are missing in this session before ``start``."""
+        if self._last is None or self._day is None or day.session_id != self._day.session_id:
+            return []
+        first, end = np.searchsorted(day.slots, [self._last_ms + 1, start])
+        if first == end:
+            return []
+        price = self._last.close
+        still = self._last._replace(open=price, high=price, low=price, volume=0.0)
+        return self._pass(self._columns(day.slots[first:end], day, still, self._last.contract, is_synthetic=True))
+
+    def _check_contract(self, start: int, contract: int, day: _Day) -> None:
+        """Refuse a contract that goes back, or changes inside a session."""
+        if self._last is None:
+            return
+        if contract < self._last.contract:
+            raise InputError(
+                f"bar {_iso(start)}: contract: expected {self._last.contract} or a later one, found {contract}"
+            )
+        if self._day is not None and day.session_id == self._day.session_id and contract != self._last.contract:
+            raise InputError(
+                f"bar {_iso(start)}: contract: expected that of its session, {self._last.contract}, found {contract}"
+            )
 
     def _check(self, bar: Bar) -> int:
         """The bar's start in ms, of a bar that can be."""
@@ -139,18 +187,17 @@ class Stream:
                 f"bar {_iso(start)}: expected low <= open, close <= high, found open {bar.open:g}, high {bar.high:g}, "
                 f"low {bar.low:g}, close {bar.close:g}"
             )
-        if self._last is not None:
-            if bar.contract not in (self._last.contract, self._last.contract + 1):
-                raise InputError(
-                    f"bar {_iso(start)}: contract: expected {self._last.contract} or the next one, found {bar.contract}"
-                )
-            if bar.contract == self._last.contract and not (
-                self._last.close / FARTHEST < bar.low and bar.high < self._last.close * FARTHEST
-            ):
-                raise InputError(
-                    f"bar {_iso(start)}: expected prices within a factor of {FARTHEST:g} of the last close "
-                    f"{self._last.close:g}, found low {bar.low:g}, high {bar.high:g}"
-                )
+        last = self._last
+        if (
+            last is not None
+            and bar.contract == last.contract
+            and not (last.close / FARTHEST < bar.low and bar.high < last.close * FARTHEST)
+        ):
+            raise InputError(
+                f"bar {_iso(start)}: expected prices within a factor of {FARTHEST:g} of the last close {last.close:g}, "
+                f"found low {bar.low:g}, high {bar.high:g}; a new contract has a larger number, and what is true "
+                "nevertheless passes by feed()"
+            )
         return start
 
     def _find_day(self, start: int) -> _Day:
@@ -164,24 +211,17 @@ class Stream:
         close = int(bars_module.to_ms(one["close_utc"])[0])
         return _Day(int(one["session_id"].iloc[0]), close, slots(one, M5_MINUTES).start_ms)
 
-    def _table(self, bar: Bar, start: int, day: _Day, missing: np.ndarray) -> Columns:
-        """The bar, after bars at the last close that fill the hole before it."""
-        n = missing.size + 1
-        starts = np.append(missing, start)
-        values = {name: np.full(n, float(getattr(bar, name))) for name in bars_module.VALUES}
-        if missing.size:
-            assert self._last is not None
-            for name in bars_module.PRICES:
-                values[name][:-1] = self._last.close
-            values["volume"][:-1] = 0.0
+    def _columns(self, starts: np.ndarray, day: _Day, bar: Bar, contract: int, is_synthetic: bool = False) -> Columns:
+        """Bars of one session that begin at ``starts`` and are all alike."""
+        n = starts.size
         return {
             "start_utc": starts,
             "close_utc": np.minimum(starts + STEP_MS, day.close_ms),
             "session_id": np.full(n, day.session_id, np.int32),
             "session_close_utc": np.full(n, day.close_ms, np.int64),
-            "contract_id": np.full(n, bar.contract, np.int32),
-            **values,
-            "is_synthetic": np.arange(n) < missing.size,
+            "contract_id": np.full(n, contract, np.int32),
+            **{name: np.full(n, float(getattr(bar, name))) for name in bars_module.VALUES},
+            "is_synthetic": np.full(n, is_synthetic),
         }
 
 

@@ -53,14 +53,17 @@ def mean_step(vectors: np.ndarray, consecutive: np.ndarray) -> float:
 
 def probe(
     train: tuple[np.ndarray, pd.DataFrame], judged: tuple[np.ndarray, pd.DataFrame], mean_block: float, seed: int
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """R^2, with its 95 % interval, of a linear probe from inputs (n, d) to targets, a column each.
 
     The probe is a ridge regression fitted on ``train``; R^2 on ``judged`` is against train's mean of the target. The
-    interval resamples blocks of ``mean_block`` windows on average, since neighbours share most of their future.
+    interval resamples blocks of ``mean_block`` windows on average, since neighbours share most of their future. None
+    where there is nothing to learn from or to judge.
     """
+    found: dict[str, float | None] = {}
+    if not len(train[0]) or not len(judged[0]):
+        return {f"{name}_{figure}": None for name in train[1] for figure in ("r2", "r2_low", "r2_high")}
     scaler = StandardScaler().fit(train[0])
-    found: dict[str, float] = {}
     for name in train[1]:
         y = train[1][name].to_numpy()
         ridge = Ridge(PENALTY).fit(scaler.transform(train[0]), y)

@@ -11,7 +11,8 @@ from algospace import training
 def blocks(ends: np.ndarray, folds: int, length: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """(windows to fit on, windows to encode) of each fold, as positions in train's window ends (n,), ascending.
 
-    No window to fit on shares a row with one to encode: windows are ``length`` rows long.
+    No window to fit on shares a row with one to encode: windows are ``length`` rows long. A row sums up bars before it,
+    so that of the nearest ones the first rows look back on the same bars.
     """
     plan = []
     for seen, part in training.walk_forward_blocks(len(ends), folds):

@@ -71,6 +71,20 @@ def test_unknown_calendar():
         covering("MOON", 0, 1)
 
 
+@pytest.mark.parametrize("calendar", ["ASEX", "XSGO"])
+def test_a_calendar_without_sessions(calendar):
+    with pytest.raises(InputError, match=f"expected a calendar whose sessions are known, found '{calendar}'"):
+        covering(calendar, 0, 1)
+
+
+@pytest.mark.parametrize("calendar", ["CME Globex Equity", "CMEGlobex_CL"])
+def test_globex_closed_a_quarter_of_an_hour_later_from_2012_to_2015(calendar):
+    table = sessions(calendar, "2012-11-12", "2015-09-25")
+    hours = [clock(table, day, "America/Chicago")[1] for day in (20121116, 20121119, 20130506, 20150918, 20150921)]
+    assert hours == ["Fri 16:00", "Mon 16:15", "Mon 16:15", "Fri 16:15", "Mon 16:00"]
+    assert clock(table, 20131129, "America/Chicago")[1] < "Fri 14:00"  # the day after Thanksgiving is short as ever
+
+
 def clock(table, day, zone):
     row = table.set_index("session_id").loc[day]
     return [row[column].tz_convert(zone).strftime("%a %H:%M") for column in ("open_utc", "close_utc")]

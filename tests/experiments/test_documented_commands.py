@@ -17,7 +17,7 @@ ELSEWHERE = {
     "make rde-distributed": "tests/test_distributed.py",
     "make marl-distributed": "tests/test_shared_rollouts.py",
     "make rde-machines": "tests/test_distributed.py, two machines being two commands on one",
-    "make marl-machines": "tests/test_packaging.py holds what it calls; two processes are tests/test_shared_rollouts.py",
+    "make marl-machines": "tests/test_shared_rollouts.py; tests/test_packaging.py holds what it calls",
     "source .venv/bin/activate": "the environment that runs this test is active",
     "pip install -c requirements.lock -e": "needs a package index; the locks are those of this environment",
     "make sweep": "tests/experiments/test_sweep_of_stages.py runs what it calls",

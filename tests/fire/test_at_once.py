@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from algospace import artefacts
 from algospace.errors import InputError
@@ -64,8 +65,14 @@ def test_the_log_tells_how_a_run_ended(folder, capsys):
     def break_down():
         raise KeyError("bug")
 
+    def grow():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def grow_on_the_cpu():
+        torch.empty(2**60)
+
     stage.run(lambda: None)
-    for main in (refuse, fail):
+    for main in (refuse, fail, grow, grow_on_the_cpu):
         with pytest.raises(SystemExit) as ended:
             stage.run(main)
         assert ended.value.code == 2
@@ -74,9 +81,10 @@ def test_the_log_tells_how_a_run_ended(folder, capsys):
     assert capsys.readouterr().err.splitlines() == [
         "error: bars.csv:7: expected a number, found x",
         "error: data/x: expected to read or write there, found: No space left on device",
+        *[f"error: {NAME}: expected memory enough for it, found none left (docs/scaling.md)"] * 2,
     ]
     begins, ends = log(folder)[::2], log(folder)[1::2]
-    assert [entry["result"] for entry in ends] == ["done", "refused", "failed", "failed"]
+    assert [entry["result"] for entry in ends] == ["done", "refused", "failed", "failed", "failed", "failed"]
     assert "message" not in ends[0]
     assert ends[1]["message"] == "bars.csv:7: expected a number, found x"
     for entry in begins:

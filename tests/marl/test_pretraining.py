@@ -69,12 +69,29 @@ def test_the_side_that_pays_is_the_one_it_names(made, seeing):
 
 
 def test_the_trunk_is_the_teams_and_nothing_else_is_touched(made, params, seeing):
-    team, trained = seeing
+    team, _ = seeing
     fresh = engine.new_team(params(dropout=0.1), CONTEXT, NET_R, 0).state_dict()
     changed = {name for name, value in team.state_dict().items() if not torch.equal(value, fresh[name])}
     assert changed
     assert all(name.startswith("trunks.structure.") for name in changed)
-    assert trained.classifier.parts[0] is team.trunks["structure"]
+
+
+def test_what_is_learnt_later_does_not_change_its_figures(made, params):
+    team, trained = pretrain(made, params, n=200)
+    exam = made(100, 2)
+    before = pretraining.probabilities(trained.classifier, exam)
+    with torch.no_grad():
+        for weight in team.parameters():
+            weight += 1.0
+    assert np.array_equal(pretraining.probabilities(trained.classifier, exam), before)
+
+
+def test_one_class_leaves_nothing_to_regress_on(made, params):
+    lessons = made(200)._replace(labels=np.full(200, WITH))
+    _, trained = pretrain(made, params, n=200)
+    found = pretraining.figures(trained, "structure", lessons, made(100, 2), 200, 0)
+    assert found["logistic_cross_entropy"] is None
+    assert found["gain_low"] <= found["gain"] <= found["gain_high"]
 
 
 def test_the_tactical_agent_learns_with_its_side_features(made, params):

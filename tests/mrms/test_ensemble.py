@@ -266,6 +266,15 @@ def test_a_batch_is_a_stretch_of_time():
     assert {batch[0][0] for batch in seen} != {0.0}
 
 
+def test_no_target_is_learnt_that_the_limits_refuse(section):
+    limits = section("market", MarketParams).limits
+    grid = DEFAULT.model_copy(update={"reward_risk_grid": (1.0, 1.5, 2.0)})
+    assert grid.within(limits.model_copy(update={"min_reward_risk": 1.5})).reward_risk_grid == (1.5, 2.0)
+    assert grid.within(limits.model_copy(update={"min_reward_risk": 0.0})) == grid
+    with pytest.raises(InputError, match=r"of at least 3 \(market.limits.min_reward_risk\), found \[1.0, 1.5, 2.0\]"):
+        grid.within(limits.model_copy(update={"min_reward_risk": 3.0}))
+
+
 def test_bad_training_material_is_refused():
     good = planted(20, 0)
     with pytest.raises(InputError, match="mrms: expected 5 candidates or more in train, found 1"):

@@ -59,7 +59,7 @@ def toy(n=300, best=0.5, seed=0, spacing=10):
 
 
 def env_of(given, exchange, num_envs=2, start=0):
-    env = RiskEnv(given, REWARDS, exchange, BET, num_envs, 0.999, 0, "cpu")
+    env = RiskEnv(given, exchange, BET, num_envs, 0.999, 0, "cpu")
     env.index = torch.full((num_envs,), start)
     return env
 
@@ -92,8 +92,6 @@ def test_it_does_not_trade_what_only_loses(params, exchange):
     output = agents(torch.from_numpy(toy(seed=1).states.reshape(-1, len(NAMES))))
     assert output.units.detach()[:, 0].mean() > 0.95
     assert (output.units.argmax(1) == 0).float().mean() > 0.98
-    # What the limits refuse anyway is no way out.
-    assert output.target[:, 0].max() < 0.01
 
 
 def test_the_ratio_is_one_before_the_first_step(params, exchange):
@@ -139,14 +137,14 @@ def test_orders_by_hand(exchange):
     given = toy()
     given.net_r[0, :, 1, 2], given.net_r[0, :, 0, 0] = 2.0, 9.0
     env = env_of(given, exchange, 4)
-    # Two units; nothing; one unit of reward-risk 1 (below the limit of 1.5); five units.
+    # Two units; nothing; one unit in another cell; five units.
     step = env.step(order([2, 1, 2], [0, 1, 2], [1, 0, 0], [5, 1, 2]))
-    expected = [np.log(1 + BET * u * 2) / BET if u else 0 for u in (2, 0, 0, 5)]
+    expected = [np.log(1 + BET * u * r) / BET for u, r in ((2, 2), (0, 2), (1, 9), (5, 2))]
     assert step.reward.tolist() == pytest.approx(expected, rel=1e-5)
-    assert (env.account.equity - 100_000).tolist() == pytest.approx([80, 0, 0, 200])
+    assert (env.account.equity - 100_000).tolist() == pytest.approx([80, 0, 180, 200])
     assert env.index.tolist() == [1, 1, 1, 1]
     # In trade: entry a bar after the decision, exit at row 5, so five bars flat; ten without a trade.
-    assert step.discount.tolist() == pytest.approx([0.999**5, 0.999**10, 0.999**10, 0.999**5])
+    assert step.discount.tolist() == pytest.approx([0.999**5, 0.999**10, 0.999**5, 0.999**5])
 
 
 def test_limits_cannot_be_overridden(exchange):

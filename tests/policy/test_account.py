@@ -7,6 +7,7 @@ import pytest
 from algospace.errors import InputError
 from algospace.policy import account
 from algospace.policy.decide import decide
+from algospace.policy.stream import Stream
 
 TRADE = {
     "units": 2, "stop_atr": 1.5, "reward_risk": 2.0, "confidence": 0.5, "exit": "target", "net_r": 1.9, "bars": 7,
@@ -44,7 +45,8 @@ def test_a_file_is_read(tmp_path, content):
         ("", "invalid JSON"),
         ("[]", "should be an object, found []"),
         ({"peak": 1.0}, "equity: field required"),
-        (WHOLE | {"equity": 0}, "equity: input should be greater than 0, found 0"),
+        (WHOLE | {"session_trades": 2**31}, "session_trades: input should be less than or equal to 2147483647"),
+        (WHOLE | {"working": WORKING | {"units": 10**25}}, "working.units: "),
         (WHOLE | {"equity": "1"}, "equity: input should be a valid number, found '1'"),
         ('{"equity": NaN, "peak": 1}', "equity: "),
         (WHOLE | {"peak": 80_000.0}, "expected a peak of at least the equity"),
@@ -99,3 +101,36 @@ def test_the_account_decides_what_may_be_risked(trading, market_bars):
     asked = [r for r in ruined if "checks" in r]
     assert asked
     assert all("limit: drawdown" in r["reasons"] for r in asked)
+
+
+@pytest.mark.parametrize("equity", [0.0, -6_500.0])
+def test_an_account_that_owes_money_trades_no_more(trading, market_bars, equity):
+    bars = market_bars.iloc[:6000]
+    time = bars["close_utc"].iloc[4000].isoformat()
+    state = account.AccountState(equity=equity, peak=1_000.0, time=time)
+    records = decide(trading, bars, account=state).records
+    assert json.loads(json.dumps(records, allow_nan=False)) == records
+    asked = [record for record in records if "checks" in record]
+    assert asked
+    assert all("limit: drawdown" in record["reasons"] for record in asked)
+    stream = Stream(trading, state)
+    stream.feed(bars)
+    assert account.AccountState.model_validate_json(stream.account.model_dump_json(), strict=True) == stream.account
+
+
+def test_what_was_withdrawn_does_not_break_the_record(trading, market_bars):
+    """The account's money before its trades comes to nothing: what they lost of it cannot be told."""
+    trades = [TRADE | {"pnl": pnl} for pnl in (-100.0, 1_100.0)]
+    state = account.AccountState.model_validate({"equity": 1_000.0, "peak": 2_000.0, "trades": trades})
+    assert decide(trading, market_bars.iloc[:5000], account=state).records
+
+
+def test_any_iso_time_is_read(trading, market_bars):
+    bars = market_bars.iloc[:5000]
+    weeks = bars["close_utc"].iloc[4000].strftime("%G-W%V-%uT%H:%M+00:00")
+    days = bars["close_utc"].iloc[4000].isoformat()
+    of_weeks, of_days = (
+        decide(trading, bars, account=account.AccountState(equity=1e5, peak=1e5, time=time)).records
+        for time in (weeks, days)
+    )
+    assert of_weeks == of_days

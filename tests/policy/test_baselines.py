@@ -45,6 +45,20 @@ def test_buy_and_hold_by_hand(replay, settings, params):
     )
 
 
+def test_a_roll_is_no_profit_of_who_holds(replay, settings, params):
+    """From a session on, in another contract 500 points dearer: what is held earns as before, but for the gap there."""
+    m5 = replay.m5.copy()
+    at = int(np.flatnonzero(np.diff(m5["session_id"].to_numpy()) & (np.arange(len(m5) - 1) > FIRST + 100))[0]) + 1
+    gap = (m5["open"].iloc[at] - m5["close"].iloc[at - 1]) * settings.contract.point_value
+    later = np.arange(len(m5)) >= at
+    m5.loc[later, "contract_id"] += 1
+    for name in ("open", "high", "low", "close"):
+        m5.loc[later, name] += 500.0
+    plain, rolled = (baselines.buy_and_hold(x, settings, params, FIRST).equity["equity"] for x in (replay.m5, m5))
+    expected = plain - gap * params.baseline_units * later[FIRST:]
+    np.testing.assert_allclose(rolled, expected, rtol=0, atol=1e-6)
+
+
 def test_flat_baseline_keeps_the_account(replay, settings, params):
     flat = baselines.baselines(replay.m5, settings, params, FIRST)["flat"]
     assert flat.trades.empty

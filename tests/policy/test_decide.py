@@ -148,6 +148,16 @@ def test_event_at_the_end_of_a_session_is_refused(trading, traded, bars):
     assert last["reasons"] == ["gate1: no bar left in the session"]
 
 
+def test_prices_of_a_fine_tick_lie_on_it(trading, bars):
+    """A 64th has six decimals: what is told must be what can be ordered."""
+    settings = trading.settings
+    contract = settings.contract.model_copy(update={"tick": 1 / 64})
+    found = decide(trading._replace(settings=settings._replace(contract=contract)), bars).records
+    proposals = [record["proposal"] for record in found if "proposal" in record]
+    assert len(proposals) > 3
+    assert all(p[name] % contract.tick == 0 for p in proposals for name in ("stop_distance", "stop", "target"))
+
+
 def test_proposal_and_trade_agree(traded, settings):
     """Size, stop and target of the record are those of the bracket that was placed."""
     contract, limits = settings.contract, settings.market.limits

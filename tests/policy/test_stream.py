@@ -214,3 +214,53 @@ def test_a_roll_between_sessions_passes(trading, clean):
     (bar,) = traded(clean.iloc[first : first + 1])
     doubled = bar._replace(contract=1, **{name: 3 * getattr(bar, name) for name in VALUES})
     assert stream.update(doubled) is None
+
+
+def test_a_table_after_a_hole_is_fed_as_if_it_had_none(trading, holes):
+    """What is missing between the last bar and the table is filled, as `update` does it."""
+    whole = decide(trading, holes)
+    filled = np.flatnonzero(holes["is_synthetic"].to_numpy()[1:] & ~holes["is_synthetic"].to_numpy()[:-1]) + 1
+    inside = [int(row) for row in filled if holes["session_id"].iloc[row] == holes["session_id"].iloc[row - 1]]
+    assert len(inside) > 3
+    for row in inside[1:4]:
+        rest = holes.iloc[row:]
+        rest = rest.iloc[int((~rest["is_synthetic"]).to_numpy().argmax()) :]
+        stream = Stream(trading)
+        assert stream.feed(holes.iloc[:row]) + stream.feed(rest) == whole.records
+
+
+def test_tables_that_cannot_follow_are_refused_and_change_nothing(trading, clean):
+    stream = Stream(trading)
+    stream.feed(clean.iloc[:1000].assign(contract_id=np.int32(3)))
+    rest = clean.iloc[1000:1300]
+    with pytest.raises(InputError, match="contract: expected 3 or a later one, found 0"):
+        stream.feed(rest)
+    with pytest.raises(InputError, match="contract: expected that of its session, 3, found 4"):
+        stream.feed(rest.assign(contract_id=np.int32(4)))
+    with pytest.raises(InputError, match="expected a bar after"):
+        stream.feed(rest.iloc[[0, 2, 1]].assign(contract_id=np.int32(3)))
+    whole = decide(trading, clean.iloc[:1300].assign(contract_id=np.int32(3)))
+    fed = stream.feed(rest.assign(contract_id=np.int32(3)))
+    assert fed == later(whole.records, clean, 1000)
+
+
+def test_contracts_may_be_left_out(trading, clean):
+    """Data with a hole that two rolls lie in."""
+    stream = Stream(trading)
+    first = int(np.flatnonzero(np.diff(clean["session_id"].to_numpy()))[0]) + 1
+    stream.feed(clean.iloc[:first])
+    (bar,) = traded(clean.iloc[first : first + 1])
+    assert stream.update(bar._replace(contract=2)) is None
+
+
+def test_an_error_inside_a_bar_ends_the_stream(trading, clean, monkeypatch):
+    stream = Stream(trading)
+    stream.feed(clean.iloc[:1000])
+    first, second = traded(clean.iloc[1000:1002])
+    with monkeypatch.context() as broken:
+        broken.setattr(stream._decider, "update", lambda bars: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            stream.update(first)
+    for call in (lambda: stream.update(second), lambda: stream.feed(clean.iloc[1001:1100])):
+        with pytest.raises(InputError, match="found one that an error has ended inside the bar"):
+            call()

@@ -32,7 +32,6 @@ def test_shift_by_hand():
 
 
 def test_a_probe_finds_what_is_there_and_nothing_in_noise():
-
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3000, 4))
     y = pd.DataFrame({"known": x[:, 0] + 0.5 * rng.standard_normal(3000), "noise": rng.standard_normal(3000)})
@@ -41,3 +40,9 @@ def test_a_probe_finds_what_is_there_and_nothing_in_noise():
     assert found["known_r2"] == pytest.approx(0.8, abs=0.03)
     assert found["known_r2_low"] < 0.8 < found["known_r2_high"]
     assert abs(found["noise_r2"]) < 0.01
+
+
+@pytest.mark.parametrize("sizes", [(20, 0), (0, 20)])
+def test_a_probe_without_windows_has_no_figures(sizes):
+    known, asked = ((np.zeros((n, 4)), pd.DataFrame({"trend": np.zeros(n)})) for n in sizes)
+    assert figures.probe(known, asked, 10.0, 0) == {"trend_r2": None, "trend_r2_low": None, "trend_r2_high": None}
