@@ -50,6 +50,10 @@ class Project:
     def stage(self, name):
         return self.run(sys.executable, "-m", f"stages.{name}")
 
+    def run_stages(self):
+        """All five, one after the other, without DVC."""
+        self.ok(sys.executable, "-c", ALL_STAGES, *STAGES)
+
     def copy(self, folder, command=None, **environment):
         """Another project: this folder copied, or what a command makes of it."""
         if command is None:
@@ -83,7 +87,7 @@ def finished(tmp_path_factory):
     project.ok("dvc", "init", "--quiet")
     project.ok("dvc", "config", "core.analytics", "false")
     project.commit("the code")
-    project.ok(sys.executable, "-c", ALL_STAGES, *STAGES)
+    project.run_stages()
     project.ok("dvc", "commit", "--force")
     project.commit("a run")
     return project

@@ -1,0 +1,25 @@
+"""Fresh processes with another hash seed, locale, time zone, umask and folder write the same bytes.
+
+`benchmarks/environments.py` has more of them.
+"""
+
+import os
+
+import _fire
+import environments
+
+from algospace.pipeline.status import STAGES
+
+
+def test_the_same_bytes(finished, tmp_path):
+    variables, umask, place, _ = environments.SURROUNDINGS["all others, west"]
+    before = os.umask(umask)
+    try:
+        project = finished.copy(tmp_path / place, **variables)
+        for stage in STAGES:
+            _fire.clear(project.folder, stage)
+        assert set(project.digests()) < set(finished.digests())
+        project.run_stages()
+    finally:
+        os.umask(before)
+    assert project.digests() == finished.digests()
