@@ -45,6 +45,7 @@ def run(main: Callable[[], None], scales: bool = False) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        _require_told_folder(name)
         own_code()
         if _processes() > 1 and not scales:
             raise InputError(f"{name}: expected one process, found {_processes()}: this stage does not scale")
@@ -67,6 +68,16 @@ def run(main: Callable[[], None], scales: bool = False) -> None:
             raise
         print(f"error: {name}: expected memory enough for it, found none left (docs/scaling.md)", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _require_told_folder(name: str) -> None:
+    folder = str(Path.cwd())
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{name}: expected a folder whose name the locale can tell, found {folder!a}; leave PYTHONUTF8 unset"
+        ) from None
 
 
 def _one_line(error: Exception, stage: str) -> str:

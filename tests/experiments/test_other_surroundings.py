@@ -12,7 +12,7 @@ from algospace.pipeline.status import STAGES
 
 
 def test_the_same_bytes(finished, tmp_path):
-    variables, umask, place, _ = environments.SURROUNDINGS["all others, west"]
+    variables, umask, place, _ = environments.SURROUNDINGS["all others, east"]
     before = os.umask(umask)
     try:
         project = finished.copy(tmp_path / place, **variables)
@@ -23,3 +23,14 @@ def test_the_same_bytes(finished, tmp_path):
     finally:
         os.umask(before)
     assert project.digests() == finished.digests()
+
+
+def test_a_folder_that_the_locale_cannot_tell_is_refused(finished, tmp_path):
+    """Its bytes are no text there, which torch asks for in the middle of an export."""
+    project = finished.copy(tmp_path / "ü", LC_ALL="C", PYTHONUTF8="0")
+    before = project.digests()
+    done = project.stage("export")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: export: expected a folder whose name the locale can tell, found ")
+    assert project.digests() == before
