@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from algospace import cli
+from algospace import artefacts, cli
 from algospace.pipeline import readiness, status
 from algospace.pipeline.owners import OWNERS
 
@@ -117,6 +117,22 @@ def test_little_room_many_threads_and_no_repository_are_said(inside, capsys, mon
     assert all(checks[name]["remedy"] for name in ("memory", "disk", "dvc"))
     assert checks["device"]["ready"], "slower, but a run can begin"
     assert "wait for each other" in checks["device"]["found"]
+
+
+def test_files_too_large_to_read_in_passing_are_told_as_prepared(inside, capsys, monkeypatch):
+    """By what the last `prepare` said of the same bytes; of others nothing is said."""
+    monkeypatch.setattr(readiness, "READ_BYTES", 0)
+    path = inside.folder / "data/raw/bars.csv"
+    path.write_text("any bytes\n")
+    inside.params(data__source="csv", data__files=["bars.csv"])
+    assert "not measured here yet" in as_json(capsys)["checks"]["bars"]["found"]
+    manifest = artefacts.read_json(readiness.MANIFEST)
+    file = {"path": "bars.csv", "sha256": artefacts.sha256(path)}
+    manifest["source"] |= {"files": [file], "rows": 7, "first_utc": "2022-01-03", "last_utc": "2022-01-04"}
+    artefacts.write_json(readiness.MANIFEST, manifest)
+    found = as_json(capsys)["checks"]["bars"]
+    assert f"bars.csv ({file['sha256'][:12]}): 7 rows, 2022-01-03 to 2022-01-04, quality" in found["found"]
+    assert found["ready"]
 
 
 def test_cuda_is_wanted_on_purpose(inside, capsys):

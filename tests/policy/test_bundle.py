@@ -384,3 +384,20 @@ def test_forged_file_without_a_header_is_refused(copy, name):
     save_file({"a": np.zeros(2, np.float32)}, copy / name)
     rewrite(copy)
     unloadable(copy)
+
+
+def test_the_card_says_what_the_bundle_is(written, trading, tmp_path):
+    """The watermark when the market was made up, numbers of the manifest, and the limits always."""
+    card = (written[0] / CARD).read_text()
+    contract = trading.settings.contract
+    assert card.startswith(f"# AlgoSpace policy for {contract.symbol}\n\n**SYNTHETIC DATA.")
+    assert f"tick {contract.tick:g}, {contract.point_value:g} USD a point" in card
+    assert f"| marl | {sum(p.numel() for p in trading.team.parameters()):,} |" in card
+    assert "16,464" in card
+    source = {"kind": "csv", "rows": 9, "files": [{"path": "a.csv", "sha256": "1" * 64}]}
+    bundle.write(tmp_path / "bundle", trading, {"data": {"source": source}})
+    real = (tmp_path / "bundle" / CARD).read_text()
+    assert "SYNTHETIC" not in real
+    assert f"a.csv (sha256 {'1' * 64})" in real
+    for text in (card, real):
+        assert "It is research, and no advice to trade." in text
