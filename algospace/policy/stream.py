@@ -29,7 +29,7 @@ class Bar(NamedTuple):
     low: float
     close: float
     volume: float
-    contract: int = 0  # rolls so far: larger by one from the first bar of a new contract on
+    contract: int = 0  # rolls so far: larger from the first bar of a new contract on
 
 
 class _Day(NamedTuple):
@@ -126,7 +126,7 @@ class Stream:
         if slot == day.slots.size or day.slots[slot] != start:
             raise InputError(f"bar {_iso(start)}: expected a bar inside a session of {self._contract.calendar}")
         self._check_contract(start, bar.contract, day)
-        found = self._fill(day, start) + self._pass(self._columns(np.array([start]), day, bar, bar.contract))
+        found = self._fill(day, start) + self._pass(self._columns(np.array([start]), day, bar))
         self._day, self._last, self._last_ms = day, bar, start
         return found[0] if found else None
 
@@ -153,7 +153,7 @@ class Stream:
             return []
         price = self._last.close
         still = self._last._replace(open=price, high=price, low=price, volume=0.0)
-        return self._pass(self._columns(day.slots[first:end], day, still, self._last.contract, is_synthetic=True))
+        return self._pass(self._columns(day.slots[first:end], day, still, is_synthetic=True))
 
     def _check_contract(self, start: int, contract: int, day: _Day) -> None:
         """Refuse a contract that goes back, or changes inside a session."""
@@ -211,7 +211,7 @@ class Stream:
         close = int(bars_module.to_ms(one["close_utc"])[0])
         return _Day(int(one["session_id"].iloc[0]), close, slots(one, M5_MINUTES).start_ms)
 
-    def _columns(self, starts: np.ndarray, day: _Day, bar: Bar, contract: int, is_synthetic: bool = False) -> Columns:
+    def _columns(self, starts: np.ndarray, day: _Day, bar: Bar, is_synthetic: bool = False) -> Columns:
         """Bars of one session that begin at ``starts`` and are all alike."""
         n = starts.size
         return {
@@ -219,7 +219,7 @@ class Stream:
             "close_utc": np.minimum(starts + STEP_MS, day.close_ms),
             "session_id": np.full(n, day.session_id, np.int32),
             "session_close_utc": np.full(n, day.close_ms, np.int64),
-            "contract_id": np.full(n, contract, np.int32),
+            "contract_id": np.full(n, bar.contract, np.int32),
             **{name: np.full(n, float(getattr(bar, name))) for name in bars_module.VALUES},
             "is_synthetic": np.full(n, is_synthetic),
         }
