@@ -117,7 +117,7 @@ def test_the_hours_count_from_the_dvc_command(project):
         ("python /venv/lib/dvc/__main__.py daemon", True),
         ("dvc repro", True),
         ("nvim dvc.yaml", False),
-        ("code /home/a/dvc-course", False),
+        ("code projects/dvc-course", False),
         ("bash -c dvc", False),
         ("python -m stages.rde", False),
         ("", False),
