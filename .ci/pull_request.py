@@ -23,6 +23,7 @@ COMMENT = Path("comment.md")
 LOCK = Path("dvc.lock")
 ABSENT = ("deleted", "not in cache")
 MANY = 5  # changes of a stage that are named
+ROWS = 100  # of a table in the comment, which may hold 65,536 characters; the step summary has all
 
 
 def dvc(*arguments: str) -> str:
@@ -110,9 +111,20 @@ def report(base: str, unfit: dict[str, list[str]], rerun: bool) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def shortened(text: str) -> str:
+    """The report with the first `ROWS` rows of each table."""
+    parts = []
+    for part in text.split("\n\n"):
+        lines = part.splitlines()
+        head = 2 + ROWS if part.startswith("|") else len(lines)
+        left = len(lines) - head
+        parts += ["\n".join(lines[:head])] + ([f"{left} more rows: step summary"] if left > 0 else [])
+    return "\n\n".join(parts) + "\n"
+
+
 def publish(text: str) -> None:
     """Write the report wherever it may be written."""
-    COMMENT.write_text(text, encoding="utf-8")
+    COMMENT.write_text(shortened(text), encoding="utf-8")
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(summary, "a", encoding="utf-8") as file:
             file.write(text)

@@ -54,6 +54,13 @@ class TeamOutput(NamedTuple):
     inefficiency: Tensor | None  # (batch, 2) expected net R, the Arbitrageur's; None in a team without it
     states: Tensor  # (batch, agents, width) after communication
 
+    def float(self) -> "TeamOutput":
+        """The same in float32."""
+        return TeamOutput(
+            self.action.float(), self.timing.float(), self.confidence.float(),
+            None if self.inefficiency is None else self.inefficiency.float(), self.states.float(),
+        )  # fmt: skip
+
     def sample(self, generator: torch.Generator) -> Tensor:
         """Actions (batch, agents, 2) drawn from the heads: vote and delay."""
 
@@ -155,7 +162,11 @@ class Team(nn.Module):
     def encode(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """What no dropout touches: states (batch, agents, width) before communication, scaled context (batch, c)."""
         states = torch.stack([self.look(name, observation) for name in self.agents], dim=1)
-        return states, self.scaled(torch.cat([observation[name] for name in CONTEXT], dim=1))
+        return states, self.context(observation)
+
+    def context(self, observation: Observation) -> Tensor:
+        """What every agent knows beside its windows, scaled: (batch, c)."""
+        return self.scaled(torch.cat([observation[name] for name in CONTEXT], dim=1))
 
     def scaled(self, context: Tensor) -> Tensor:
         """Context (batch, c), or its first columns, in standard deviations of train."""

@@ -5,6 +5,7 @@ depends on the event alone and can be repeated.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from algospace import nets
 from algospace.agents import Team
-from algospace.env import AGAINST, AGENTS, PASS, WITH, vote
+from algospace.env import AGAINST, AGENTS, DELAYS, PASS, WITH, vote
 from algospace.params import Params
 from algospace.ppo import Observation
 
@@ -77,31 +78,83 @@ def masks(team: Team, seed: int) -> list[Tensor]:
 Passes = Callable[[Observation], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def answers(team: Team, observation: Observation, masks: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Probabilities that the 50 passes give for one event, as `combine` takes them.
+def answers(team: Team, states: Tensor, context: Tensor, masks: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities that the 50 passes give for one event, as `combine` takes them, from what `Team.encode` gave.
 
     The trunks, which no dropout touches, run once: that is a pass's own result, fifty times.
     """
-    states, context = team.encode(observation)
     output = team.respond(states.expand(PASSES, -1, -1), context.expand(PASSES, -1), masks)
     return output.action.softmax(-1), output.timing.softmax(-1), output.confidence.sigmoid()
 
 
 def passes(team: Team, masks: list[Tensor]) -> Passes:
-    """The 50 passes as PyTorch runs them."""
+    """The 50 passes as PyTorch runs them, of a team whose weights stay as they are."""
+    device = masks[0].device
+    ask = (_recorded if device.type == "cuda" else _joined)(team, masks)
+    cuts = np.cumsum([len(ACTIONS), DELAYS])
 
     @torch.no_grad()
     def run(observation: Observation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        parts = answers(team, {name: value.to(masks[0].device) for name, value in observation.items()}, masks)
-        action, timing, confidence = (part.double().cpu().numpy() for part in parts)
+        joined = ask(observation).cpu().numpy()
+        action, timing, confidence = (part.astype(np.float64) for part in np.split(joined, cuts, axis=2))
         return action, timing, confidence
 
     return run
 
 
-def consensus(team: Team, observation: Observation, masks: list[Tensor], params: Gate2Params) -> Consensus:
-    """Run the 50 passes for one event; ``observation`` holds rows of shape (1, ...)."""
-    return combine(*passes(team, masks)(observation), team.agents, params)
+def _joined(team: Team, masks: list[Tensor]) -> Callable[[Observation], Tensor]:
+    """The three parts of `answers` as one tensor (50, agents, 3 + delays + 2)."""
+
+    def ask(observation: Observation) -> Tensor:
+        seen = {name: value.to(masks[0].device) for name, value in observation.items()}
+        return torch.cat(answers(team, *team.encode(seen), masks), dim=2)
+
+    return ask
+
+
+def _recorded(team: Team, masks: list[Tensor]) -> Callable[[Observation], Tensor]:
+    """The same as a CUDA graph, recorded at the first event: to start its small kernels takes longer than they run.
+
+    Of `Team.encode` the trunks run side by side, each on a stream of its own.
+    """
+    device = masks[0].device
+    graph = torch.cuda.CUDAGraph()
+    beside = {name: torch.cuda.Stream() for name in team.agents}  # type: ignore[no-untyped-call]
+    held: Observation = {}
+    result: Tensor | None = None
+
+    def computed() -> Tensor:
+        here = torch.cuda.current_stream()
+        states = []
+        for name, stream in beside.items():
+            stream.wait_stream(here)
+            with torch.cuda.stream(stream):
+                states.append(team.look(name, held))
+        for stream in beside.values():
+            here.wait_stream(stream)
+        return torch.cat(answers(team, torch.stack(states, dim=1), team.context(held), masks), dim=2)
+
+    def ask(observation: Observation) -> Tensor:
+        nonlocal result
+        if result is None:
+            held.update({name: value.to(device, copy=True) for name, value in observation.items()})
+            _joined(team, masks)(held)  # what libraries allocate at first use must not be recorded
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph):
+                result = computed()
+        for name, value in held.items():
+            value.copy_(observation[name])
+        graph.replay()
+        return result
+
+    return ask
+
+
+@cache
+def _majority(votes: tuple[int, ...]) -> tuple[int, int]:
+    """`vote` of one event: action and leader. Three agents can vote in 27 ways, and tensors of three take long."""
+    winner, leader = vote(torch.tensor(votes))
+    return int(winner), int(leader)
 
 
 def combine(
@@ -115,7 +168,7 @@ def combine(
     """
     mean = action.mean(0)
     votes = mean.argmax(-1)
-    winner, leader = (int(x) for x in vote(torch.from_numpy(votes)))
+    winner, leader = _majority(tuple(votes.tolist()))
     agrees = votes == winner
     side = 1 if winner == AGAINST else 0
     c, s = confidence[:, :, side].mean(0), confidence[:, :, side].std(0)

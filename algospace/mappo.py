@@ -4,6 +4,9 @@ What is PPO's is in `algospace.ppo`, what teams share in `algospace.teams`; here
 What the actors draw in a pass (dropout masks) is a function of the rollout's seeds, so that the update replays it.
 """
 
+import os
+import shutil
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -11,6 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from algospace import agents, ppo, training
+from algospace.errors import InputError
+from algospace.params import Precision
 from algospace.ppo import Observation
 from algospace.teams import Critic, Output
 
@@ -19,30 +24,45 @@ class PPOParams(ppo.PPOParams):
     """The `marl.ppo` section."""
 
     aux_coef: float = Field(ge=0)
+    compile: bool
 
 
 class TeamLearner(nn.Module):
-    """A team and its critic: the pass of a team takes what it sees and seeds, and gives an `Output`."""
+    """A team and its critic: the pass of a team takes what it sees and seeds, and gives an `Output`.
 
-    def __init__(self, team: nn.Module, critic: Critic) -> None:
+    ``precision`` is that of the team's passes, when it acts and when it is judged: with bfloat16 they run under
+    autocast. What comes of them (probabilities, values, losses) is float32 either way.
+    """
+
+    def __init__(self, team: nn.Module, critic: Critic, precision: Precision = "float32") -> None:
         super().__init__()
-        self.team, self.critic = team, critic
+        self.team, self.critic, self._precision = team, critic, precision
+
+    def _in_precision(self, run: Callable[[Observation, Tensor], Output], seen: Observation, seeds: Tensor) -> Output:
+        with torch.autocast(seeds.device.type, torch.bfloat16, self._precision == "bfloat16"):
+            output = run(seen, seeds)
+        return output.float()
+
+    def update_pass(self, seen: Observation, seeds: Tensor) -> Output:
+        """Run the pass of the update."""
+        output: Output = self.team(seen, seeds)
+        return output
 
     def act(self, seen: Observation, seeds: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw actions (batch, agents, ...)."""
-        output: Output = self.team(seen, seeds)
+        output = self._in_precision(self.team, seen, seeds)
         actions = output.sample(generator)
         log_probs, _ = output.log_prob_entropy(actions)
         return actions, log_probs, self.critic(output, seen)
 
     def value(self, seen: Observation, seeds: Tensor) -> Tensor:
         """Value (batch,) of what the team sees."""
-        value: Tensor = self.critic(self.team(seen, seeds), seen)
+        value: Tensor = self.critic(self._in_precision(self.team, seen, seeds), seen)
         return value
 
     def judge(self, observation: Observation, seen: Observation, seeds: Tensor, actions: Tensor) -> ppo.Judgement:
         """Judge actions taken on stored rows."""
-        output: Output = self.team(seen, seeds)
+        output = self._in_precision(self.update_pass, seen, seeds)
         log_probs, entropy = output.log_prob_entropy(actions)
         values = self.critic(output, seen)
         extra, diagnostics = self.extra(output, observation)
@@ -62,11 +82,31 @@ class TradingEnv(ppo.Env, Protocol):
 
 
 class TradingLearner(TeamLearner):
-    """The trading team; beside PPO's loss it bears that of the auxiliary heads, ``aux_coef`` times."""
+    """The trading team; beside PPO's loss it bears that of the auxiliary heads, ``aux_coef`` times.
 
-    def __init__(self, env: TradingEnv, team: agents.Team, critic: Critic, aux_coef: float) -> None:
-        super().__init__(team, critic)
+    With ``compile`` the passes of the update are fused by `torch.compile`, once for each size of a batch. The rollout's
+    are not: states that episodes end in come in any number.
+    """
+
+    def __init__(
+        self,
+        env: TradingEnv,
+        team: agents.Team,
+        critic: Critic,
+        aux_coef: float,
+        precision: Precision = "float32",
+        compile: bool = False,
+    ) -> None:
+        super().__init__(team, critic, precision)
         self.env, self.aux_coef = env, aux_coef
+        self._masks, self._encode, self._respond = team.masks, team.encode, team.respond
+        if compile:  # but for the masks: on CUDA the compiler takes their constants for 32 bits, and fails
+            self._encode = torch.compile(team.encode, dynamic=False)
+            self._respond = torch.compile(team.respond, dynamic=False)
+
+    def update_pass(self, seen: Observation, seeds: Tensor) -> Output:
+        """Run the pass of the update, compiled if so wanted."""
+        return self._respond(*self._encode(seen), self._masks(seeds))
 
     def extra(self, output: Output, observation: Observation) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of confidence and inefficiency."""
@@ -87,6 +127,7 @@ def train(
     team: agents.Team,
     params: PPOParams,
     critic_dim: int,
+    precision: Precision,
     seed: int,
     saver: training.Saver,
 ) -> Trained:
@@ -95,11 +136,13 @@ def train(
     Raises
     ------
     InputError
-        For a loss that is not finite.
+        For a loss that is not finite, or when there is no compiler to `compile` with.
     """
+    if params.compile and not any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang"))):
+        raise InputError("marl.ppo.compile: expected a C compiler (CC, gcc or clang), found none; set it to false")
     torch.manual_seed(seed)  # the critic's first weights are the seed's, whatever drew before
     critic = team.critic(critic_dim)
-    learner = TradingLearner(env, team.train(), critic.to(env.device), params.aux_coef)
+    learner = TradingLearner(env, team.train(), critic.to(env.device), params.aux_coef, precision, params.compile)
     history = ppo.train("marl", env, learner, params, seed, saver)
     team.eval()
     return Trained(critic, history)

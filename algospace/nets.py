@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+MOST_ROWS = 65_535  # of a batch, in one call of attention on CUDA: an axis of its grid holds no more
 INFERENCE_ROWS = 50  # of a batch of inference: kernels give other bits at other batch sizes
 
 
@@ -46,12 +47,14 @@ class SelfAttention(nn.Module):
         batch, time, _ = h.shape
         heads = self.project(h).view(batch, time, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = heads.flatten(1, 2).unbind(0)  # (batch x heads, time, width / heads) each
-        if h.is_cuda:
-            mixed = F.scaled_dot_product_attention(query, key, value)
+        if h.is_cuda:  # its fused kernels want the heads on an axis of their own, and so many rows at most
+            split = (part.unflatten(0, (batch, self.n_heads)).split(MOST_ROWS) for part in (query, key, value))
+            parts = [F.scaled_dot_product_attention(*rows) for rows in zip(*split, strict=True)]
+            mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
         else:
             scores = torch.bmm(query * query.shape[-1] ** -0.5, key.transpose(1, 2))
             mixed = torch.bmm(scores.softmax(-1), value)
-        attended: Tensor = self.out(mixed.view(batch, self.n_heads, time, -1).transpose(1, 2).flatten(2))
+        attended: Tensor = self.out(mixed.reshape(batch, self.n_heads, time, -1).transpose(1, 2).flatten(2))
         return attended
 
 

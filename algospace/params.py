@@ -1,8 +1,10 @@
 """What every section of ``params.yaml`` has in common, and the section that belongs to no part of the pipeline."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class Params(BaseModel):
@@ -16,5 +18,9 @@ class RuntimeParams(Params):
 
     threads: int = Field(ge=1)
     device: Literal["cpu", "cuda"]
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     clear_memory_interval: int = Field(ge=0)
+
+    def in_float32(self) -> Self:
+        """The same in float32: for networks too small to gain by bfloat16, and for LSTMs, which few CPUs run in it."""
+        return self.model_copy(update={"precision": "float32"})

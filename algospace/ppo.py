@@ -2,7 +2,7 @@
 
 Hyperparameters and diagnostics carry CleanRL's names. Differences from the textbook, each for a reason: the discount
 is a tensor (decisions lie at different distances in time), and what an actor draws beside its actions (dropout) comes
-from seeds that the rollout stores, so that the ratio is 1 before the first optimiser step.
+from seeds that the rollout stores, so that the ratio is 1, to rounding, before the first optimiser step.
 
 Several processes (`algospace.distributed`) share the episodes: each acts in its own and draws for itself. A minibatch
 is the union of theirs, whose advantages are normalised together, and the mean of their gradients is its gradient.

@@ -5,7 +5,7 @@ of one.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,10 @@ class Output(Protocol):
 
     def log_prob_entropy(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of actions and entropy, both (batch, agents)."""
+        ...
+
+    def float(self) -> Self:
+        """Give the same in float32."""
         ...
 
 
@@ -94,6 +98,10 @@ class VectorOutput(NamedTuple):
 
     logits: tuple[Tensor, ...]  # of each agent, (batch, its actions)
     states: Tensor  # (batch, agents, width) after communication
+
+    def float(self) -> "VectorOutput":
+        """The same in float32."""
+        return VectorOutput(tuple(x.float() for x in self.logits), self.states.float())
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Actions (batch, agents) drawn from the heads."""

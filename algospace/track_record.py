@@ -24,6 +24,7 @@ def summary(
     min_trades: int,
     draws: int,
     seed: int,
+    holds: bool = False,
 ) -> dict[str, int | float | None]:
     """Summarise one track record as a flat dictionary, ready for JSON.
 
@@ -37,6 +38,8 @@ def summary(
         Sessions a year, from the calendar.
     min_trades : int
         With fewer trades every ratio is None: too few events to say anything.
+    holds : bool
+        A record that trades once and holds. It has session returns alone, and wants as many sessions as others trades.
     draws, seed : int
         Of the 95 % stationary-bootstrap intervals. Blocks are n ** (1/3) observations (trades, sessions) long on
         average, the rate that minimises the error of the bootstrap variance (Politis and White 2004).
@@ -70,26 +73,33 @@ def summary(
         "net_return": equity[-1] / equity[0] - 1.0,
         "max_drawdown": performance.max_drawdown(equity),
     }
-    if len(trades_r) < max(min_trades, 1) or len(returns) < 2:
-        return performance.rounded(found | dict.fromkeys(RATIOS))
+    found |= dict.fromkeys(RATIOS)
+    events = len(returns) if holds else len(trades_r)
+    if events < max(min_trades, 1) or len(returns) < 2:
+        return performance.rounded(found)
     of_pnl: dict[str, Statistic] = {"expectancy": _mean, "win_rate": _win_rate, "profit_factor": _profit_factor}
     of_returns: dict[str, Statistic] = {
         "annual_return": lambda x: np.expm1(np.log1p(np.maximum(x, -1 + 1e-12)).mean(axis=-1) * periods_per_year),
         "sharpe": lambda x: _sharpe(x) * np.sqrt(periods_per_year),
         "sortino": lambda x: _sortino(x) * np.sqrt(periods_per_year),
     }
-    exact = {
-        "mean_r": performance.expectancy(trades_r),
-        "expectancy": performance.expectancy(trades_pnl),
-        "win_rate": performance.win_rate(trades_pnl),
-        "profit_factor": performance.profit_factor(trades_pnl),
+    found |= {
         "annual_return": performance.annual_return(equity, periods_per_year),
         "sharpe": performance.sharpe(returns, periods_per_year),
         "sortino": performance.sortino(returns, periods_per_year),
     }
-    for values, statistics in ((trades_r, {"mean_r": _mean}), (trades_pnl, of_pnl), (returns, of_returns)):
+    samples: list[tuple[Floats, dict[str, Statistic]]] = [(returns, of_returns)]
+    if not holds:
+        found |= {
+            "mean_r": performance.expectancy(trades_r),
+            "expectancy": performance.expectancy(trades_pnl),
+            "win_rate": performance.win_rate(trades_pnl),
+            "profit_factor": performance.profit_factor(trades_pnl),
+        }
+        samples += [(trades_r, {"mean_r": _mean}), (trades_pnl, of_pnl)]
+    for values, statistics in samples:
         for name, statistic in statistics.items():
-            found |= {name: exact[name]} | interval(name, values, statistic, draws, seed)
+            found |= interval(name, values, statistic, draws, seed)
     return performance.rounded(found | {"calmar": performance.calmar(equity, periods_per_year)})
 
 

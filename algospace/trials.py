@@ -72,7 +72,10 @@ def read(path: Path = PATH) -> list[Trial]:
     InputError
         Naming the line that is no trial, or whose configuration an earlier line has already.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected UTF-8, found the byte {error.object[error.start]:#x}") from None
     found: dict[str, Trial] = {}
     for number, line in enumerate(lines, start=1):
         trial = _trial(line)
@@ -97,9 +100,13 @@ def _trial(line: str) -> Trial | None:
         isinstance(trial.config, str) and isinstance(trial.name, str) and isinstance(trial.changes, dict)
         and _finite(trial.sharpe)
         and isinstance(sessions, list) and all(isinstance(session, int) for session in sessions)
-        and (daily is None or (isinstance(daily, dict) and bool(daily) and all(map(_series, daily.values()))))
+        and (daily is None or (isinstance(daily, dict) and _of_one_length(daily)))
     )  # fmt: skip
     return trial if sound else None
+
+
+def _of_one_length(daily: dict[str, Any]) -> bool:
+    return all(map(_series, daily.values())) and len({len(values) for values in daily.values()}) == 1
 
 
 def _finite(value: Any) -> bool:
@@ -145,8 +152,8 @@ def daily_returns(trials: list[Trial]) -> tuple[int, Floats]:
     groups: dict[tuple[int, ...], list[Trial]] = {}
     for trial in trials:
         if trial.daily:
-            lengths = {len(values) for values in trial.daily.values()}
-            groups.setdefault((*trial.sessions, *sorted(lengths)), []).append(trial)
+            length = len(next(iter(trial.daily.values())))
+            groups.setdefault((*trial.sessions, length), []).append(trial)
     if not groups:
         return 0, np.empty((0, 0))
     largest = max(groups.values(), key=len)  # of equals the first

@@ -143,3 +143,30 @@ def test_trials_are_listed(tmp_path, capsys):
 
 def test_trials_outside_a_project_are_refused(capsys):
     assert "expected a DVC repository" in refused(capsys, 2, "trials")
+
+
+@pytest.mark.parametrize(
+    ("command", "entry", "content"),
+    [
+        ("report", "export", {"min_trades": "many"}),
+        ("report", "export", []),
+        ("report", "data", {"train_first": "long ago"}),
+        ("monitor", "data", {"test_first": "soon"}),
+        ("monitor", "train", {"judged": 3, "inputs": {"close": []}}),
+        ("monitor", "train", []),
+    ],
+)
+def test_forged_provenance_is_refused(bundles, csv, tmp_path, capsys, command, entry, content):
+    policy, manifest = bundle.load(bundles / "learnt")
+    data = manifest["provenance"]["data"]
+    if entry == "data":
+        content = data | {"splits": data["splits"] | content}
+    bundle.write(tmp_path / "forged", policy, manifest["provenance"] | {entry: content})
+    out = ["--out", tmp_path / "out"] if command == "report" else []
+    assert f"manifest.json: provenance.{entry}" in refused(capsys, 3, command, tmp_path / "forged", csv, *out)
+
+
+@pytest.mark.parametrize("data", [[], {"source": "csv"}, {"source": []}, None])
+def test_what_a_bundle_was_trained_on_is_unknown_where_it_does_not_say(data):
+    assert bundle.source_kind({"provenance": {"data": data}}) == "unknown"
+    assert bundle.source_kind({"provenance": []}) == "unknown"

@@ -42,7 +42,7 @@ def observation(seed=0):
 
 
 def fifty(made, seen, seed):
-    return consensus.consensus(made, seen, consensus.masks(made, seed), PARAMS)
+    return consensus.combine(*consensus.passes(made, consensus.masks(made, seed))(seen), made.agents, PARAMS)
 
 
 def passes(votes, confidence=((0.8, 0.3),) * 3, spread=0.0, delays=(0, 1, 2)):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from algospace.data.splits import TRAIN
+from algospace.indicators import technical
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / ".ci/feature_pictures.py"
@@ -27,7 +28,14 @@ def test_the_page_names_columns_that_are_drawn():
     page, code = (ROOT / "docs/features.md").read_text(), SCRIPT.read_text()
     named = set(re.findall(r"`((?:m30|fvg|gate1)_\w+|activity)`", page))
     assert len(named) > 8
-    named |= {f"m30_mmd_{i}" for i in range(4)}  # the page says from which to which
     for name in named:
-        kind = re.sub("(support|resistance)_price", "{name}_price", name)
+        kind = re.sub("(support|resistance)_(price|strength)", r"{name}_\2", name)
+        kind = re.sub(r"m30_mmd_\d+", "m30_mmd_{i}", kind)
         assert kind in code, name
+
+
+def test_every_column_of_the_technical_set_is_drawn():
+    undrawn = {"volume_sma_20"}  # the average below `volume_ratio`
+    o, h, l, c, v = np.random.default_rng(0).uniform(1, 2, (5, 60))
+    missing = {name for name in technical.tactical(o, h, l, c, v, 20, 5) if f'"{name}"' not in SCRIPT.read_text()}
+    assert missing == undrawn

@@ -36,7 +36,15 @@ PARAMS = PPOParams(
     aux_coef=0.5,
     max_grad_norm=0.5,
     target_kl=0.05,
+    compile=False,
 )
+
+LEARNS = PARAMS.model_copy(
+    update={
+        "num_envs": 64, "num_steps": 10, "total_timesteps": 64 * 10 * 24, "learning_rate": 0.02,
+        "num_minibatches": 2, "update_epochs": 4, "target_kl": 0.2,
+    }
+)  # fmt: skip
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -209,8 +217,8 @@ def small_team(seed=0, dropout=0.2):
     return agents.Team(tuple(sizes), 4, (4, 4, 4), 1, 1, 4, 16, dropout, sizes, 1)
 
 
-def train(team, env, params=PARAMS, seed=0, on_step=lambda step, snapshot: None, resumed=None):
-    return mappo.train(env, team, params, 16, seed, Hook(on_step, resumed))
+def train(team, env, params=PARAMS, seed=0, on_step=lambda step, snapshot: None, resumed=None, precision="float32"):
+    return mappo.train(env, team, params, 16, precision, seed, Hook(on_step, resumed))
 
 
 def greedy_reward(team):
@@ -226,12 +234,8 @@ def greedy_reward(team):
 @pytest.fixture(scope="module")
 def trained():
     """A team that has seen 15,000 steps."""
-    update = {
-        "num_envs": 64, "num_steps": 10, "total_timesteps": 64 * 10 * 24, "learning_rate": 0.02,
-        "num_minibatches": 2, "update_epochs": 4, "target_kl": 0.2,
-    }  # fmt: skip
     team = small_team()
-    return team, train(team, Signs(64), PARAMS.model_copy(update=update))
+    return team, train(team, Signs(64), LEARNS)
 
 
 def test_it_learns_a_tiny_environment(trained):
@@ -253,6 +257,62 @@ def test_the_auxiliary_heads_learn_what_pays(trained):
     wins = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     assert ((output.confidence.sigmoid() > 0.5).float() == wins[:, None]).all()
     torch.testing.assert_close(output.inefficiency, wins * 2 - 1, atol=0.4, rtol=0)
+
+
+# Precision and compilation
+
+
+def test_it_learns_in_bfloat16():
+    kinds = set()
+    team = small_team()
+    for layer in (team.trunks["structure"].convs[0], team.hidden[0]):
+        layer.register_forward_hook(lambda module, given, result: kinds.add(result.dtype))
+    train(team, Signs(64), LEARNS, precision="bfloat16")
+    assert kinds == {torch.bfloat16}
+    assert greedy_reward(team) == pytest.approx(2 / 3)
+    assert {p.dtype for p in team.parameters()} == {torch.float32}
+
+
+def judged(learner, env):
+    rollout = ppo.collect(env, learner, 2, torch.Generator().manual_seed(0))
+    rows = {key: value.flatten(0, 1) for key, value in rollout.observation.items()}
+    found = learner.judge(rows, env.expand(rows), rollout.seeds.flatten(), rollout.actions.flatten(0, 1))
+    (found.log_probs.mean() + found.values.mean() + found.extra).backward()
+    return found, [p.grad.clone() for p in learner.parameters() if p.grad is not None]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute", "ignore:`torch.jit")  # of the compiler's own doing
+@pytest.mark.parametrize(("precision", "rounding"), [("float32", 1e-6), ("bfloat16", 1e-5)])
+def test_a_compiled_update_means_the_same(precision, rounding, monkeypatch):
+    # The backend that follows the graphs without machine code: what it costs is seconds, what it needs no compiler.
+    real, compiled = torch.compile, []
+
+    def traced(function, **options):
+        compiled.append(function.__name__)
+        return real(function, backend="aot_eager", fullgraph=True, **options)
+
+    monkeypatch.setattr(torch, "compile", traced)
+    plain, fused = (
+        judged(TradingLearner(Signs(), (team := small_team()), team.critic(16), 0.5, precision, compile), Signs())
+        for compile in (False, True)
+    )
+    assert compiled == ["encode", "respond"]
+    torch.testing.assert_close(fused[0].log_probs, plain[0].log_probs, atol=rounding, rtol=0)
+    assert fused[0].log_probs.dtype == fused[0].values.dtype == torch.float32
+    torch.testing.assert_close(fused[1], plain[1], atol=rounding, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # of the compiler's own import
+def test_what_is_compiled_is_saved_once():
+    team = small_team()
+    names = TradingLearner(Signs(), team, team.critic(16), 0.5, compile=True).state_dict()
+    assert len(names) == len(team.state_dict()) + len(team.critic(16).state_dict())
+
+
+def test_compilation_wants_a_compiler(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match=r"marl\.ppo\.compile: expected a C compiler .*found none; set it to false"):
+        train(small_team(), Signs(), PARAMS.model_copy(update={"compile": True}))
 
 
 # Ratio one

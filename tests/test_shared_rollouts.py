@@ -89,7 +89,7 @@ training_state.SAVE_EVERY = 1
 def train(name, params, saver, seed=0):
     """Every process leaves its weights, its history and the state of its episodes."""
     team, env = small_team(seed), Signs(distributed.own_count(16, "num_envs"), distributed.own_seed(seed))
-    trained = mappo.train(env, team, params, 16, seed, saver)
+    trained = mappo.train(env, team, params, 16, "float32", seed, saver)
     weights = nets.arrays(team) | {f"critic.{k}": v for k, v in nets.arrays(trained.critic).items()}
     left = weights | {"kind": env.kind.numpy(), "episodes": env.generator.get_state().numpy()}
     artefacts.write_tensors(Path(f"{name}_{rank}"), left, {"history": trained.history})
@@ -124,7 +124,7 @@ for target in (0.1, 0.2):
     steps = []
     hook = Hook(lambda step, snapshot: steps.append(step))
     params = PARAMS.model_copy(update={"target_kl": target, "total_timesteps": 16 * 8})
-    mappo.train(Signs(8, rank), small_team(), params, 16, 0, hook)
+    mappo.train(Signs(8, rank), small_team(), params, 16, "float32", 0, hook)
     told.append(steps)
 Path(f"steps_{rank}.json").write_text(json.dumps(told))
 distributed.leave()

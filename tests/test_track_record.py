@@ -49,6 +49,18 @@ def test_summary_has_no_ratio_below_the_least_number_of_trades(trades):
     assert track_record.summary(*record(30), **SETTINGS)["sharpe"] is not None
 
 
+def test_a_record_that_holds_has_the_ratios_of_its_sessions():
+    equity, _, _ = record(40, mean=0.2)
+    nothing = np.array([])
+    figures = track_record.summary(equity, nothing, nothing, **SETTINGS, holds=True)
+    assert figures["sharpe"] == pytest.approx(performance.sharpe(np.diff(equity) / equity[:-1], 252), rel=1e-5)
+    assert figures["sharpe_low"] < figures["sharpe"] < figures["sharpe_high"]
+    assert None not in (figures["annual_return"], figures["sortino"], figures["calmar"])
+    assert all(figures[name] is None for name in ("mean_r", "expectancy", "win_rate", "profit_factor"))
+    few = track_record.summary(equity[:30], nothing, nothing, **SETTINGS, holds=True)  # 29 sessions
+    assert all(few[name] is None for name in track_record.RATIOS)
+
+
 def test_summary_of_winners_only_is_json():
     r = np.ones(40)
     figures = track_record.summary(np.linspace(1000, 1400, 41), r, 10 * r, **SETTINGS)

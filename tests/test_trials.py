@@ -35,13 +35,21 @@ LINE = trial(1)._asdict()
     "line",
     ["", "[]", "{", json.dumps(LINE | {"sharpe": "high"}), json.dumps(LINE | {"sharpe": None}),
      json.dumps(LINE).replace("0.5", "NaN"), json.dumps(LINE | {"more": 1}), json.dumps(LINE | {"daily": {}}),
-     json.dumps(LINE | {"daily": {"seed_0": [1, "x"]}}), json.dumps(LINE | {"sessions": "2022"})],
+     json.dumps(LINE | {"daily": {"seed_0": [1, "x"]}}), json.dumps(LINE | {"sessions": "2022"}),
+     json.dumps(LINE | {"daily": {"seed_0": [1, 2], "seed_1": [1]}})],
 )  # fmt: skip
 def test_a_line_that_is_no_trial_is_refused_by_its_number(tmp_path, line):
     path = tmp_path / "trials.jsonl"
     trials.add([trial(7)], path)
     path.write_bytes(path.read_bytes() + line.encode() + b"\n")
     with pytest.raises(InputError, match=r"trials\.jsonl:2: expected"):
+        trials.read(path)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "trials.jsonl"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"trials\.jsonl: expected UTF-8, found the byte 0xff"):
         trials.read(path)
 
 

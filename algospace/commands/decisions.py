@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from importlib.util import find_spec
 
 import pandas as pd
 import torch
@@ -9,7 +10,7 @@ import torch
 from algospace import artefacts
 from algospace.commands.reading import moment, reading_of, require_bars, require_from
 from algospace.data import sources
-from algospace.policy import account, bundle, golden
+from algospace.policy import account, bundle, golden, graphs
 from algospace.policy.decide import decide
 
 
@@ -21,6 +22,9 @@ def verify(arguments: argparse.Namespace) -> None:
     told = "no golden decisions"
     if set(golden.GOLDEN) <= set(manifest["files"]):
         told = f"{golden.check(policy, arguments.bundle)} golden decisions made again"
+        if find_spec("onnxruntime") and graphs.CONSENSUS in manifest["files"]:
+            golden.check(bundle.load(arguments.bundle, "onnx")[0], arguments.bundle)
+            told += ", by PyTorch and by ONNX Runtime"
     print(
         f"{arguments.bundle}: whole, {len(manifest['files']) + 1} files, "
         f"trained on {bundle.source_kind(manifest)} bars, {told}, id {bundle_id}"

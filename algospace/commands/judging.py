@@ -28,7 +28,8 @@ def write_report(arguments: argparse.Namespace) -> None:
     require_bars(arguments.bars)
     start = moment(arguments.start)
     policy, manifest = bundle.load(arguments.bundle)
-    judging = ExportParams.model_validate(bundle.provenance(manifest, "export"))
+    with bundle.unfit("provenance.export"):
+        judging = ExportParams.model_validate(bundle.provenance(manifest, "export"))
     other = bundle.load(arguments.against)[0] if arguments.against else None
     ids = [artefacts.sha256(path / bundle.MANIFEST) if path else "" for path in (arguments.bundle, arguments.against)]
     torch.set_num_threads(policy.settings.threads)
@@ -54,11 +55,14 @@ def print_drift(arguments: argparse.Namespace) -> int:
     train = bundle.provenance(manifest, "train")
     torch.set_num_threads(policy.settings.threads)
     settings, loaded = _judged_bars(arguments, policy.settings, start)
-    findings = monitor.compare(train, monitor.see(policy._replace(settings=settings), loaded.bars, start))
+    seen = monitor.see(policy._replace(settings=settings), loaded.bars, start)
+    with bundle.unfit("provenance.train"):
+        findings = monitor.compare(train, seen)
+    known = _already_known(manifest, loaded.bars, start)
     print(f"{'':<12}{'':<44}{'PSI':>8}{'bound':>8}{'values':>10}")
     for kind, name, (psi, bound, values) in findings:
         print(f"{kind:<12}{name:<44}{psi:8.3f}{bound:8.3f}{values:10,}{'  drifted' if psi > bound else ''}")
-    if known := _already_known(manifest, loaded.bars, start):
+    if known:
         print(known, file=sys.stderr)
     drifted = sum(finding.drift.drifted for finding in findings)
     print(f"{drifted} of {len(findings)} drifted: {'these bars are not like train' if drifted else 'like train'}")
@@ -73,8 +77,9 @@ def _already_known(manifest: dict[str, Any], bars: pd.DataFrame, start: pd.Times
     """
     if bundle.source_kind(manifest) in ("synthetic", "unknown"):
         return ""
-    splits = manifest["provenance"]["data"]["splits"]
-    first, last = (int(splits[name].replace("-", "")) for name in ("train_first", "report_last"))
+    with bundle.unfit("provenance.data.splits"):
+        splits = bundle.provenance(manifest, "data", "splits")
+        first, last, _ = (int(splits[name].replace("-", "")) for name in ("train_first", "report_last", "test_first"))
     judged = bars if start is None else bars[bars["close_utc"] >= start]
     days = judged["session_id"].unique()
     known = int(((first <= days) & (days <= last)).sum())

@@ -84,7 +84,7 @@ def study(
     calibration = exams.calibrate(runs[best].judged["select"], exam["select"].candidates)
     untrained = new_team(
         params, lessons.candidates.context, lessons.candidates.net_r[:, :, 0], seed + params.seeds[best]
-    )
+    ).to(runtime.device)
     initial = {half: exams.judge(untrained, given, settings) for half, given in exam.items()}
     return Study(runs, best, calibration, initial, folds)
 
@@ -136,7 +136,7 @@ def run(
         distributed.own_count(params.ppo.num_envs, "marl.ppo.num_envs"), params.ppo.gamma, distributed.own_seed(seed),
         runtime.device, len(params.agents),
     )  # fmt: skip
-    history = mappo.train(world, team, params.ppo, params.critic_dim, seed, part(name)).history
+    history = mappo.train(world, team, params.ppo, params.critic_dim, runtime.precision, seed, part(name)).history
     return Run(team, pretrained, history, {half: exams.judge(team, given, settings) for half, given in exam.items()})
 
 

@@ -110,13 +110,13 @@ class Judged(NamedTuple):
 def judge(team: agents.Team, given: Material, settings: Settings) -> Judged:
     """Run the 50 passes on every candidate; the account's state is that of a fresh account."""
     team.eval()
-    candidates, masks = given.candidates, consensus.masks(team, settings.seed)
+    candidates, passes = given.candidates, consensus.passes(team, consensus.masks(team, settings.seed))
     account = market.Account.new(settings.market.account.equity, (1,))
     account_code = account.observe(settings.market.limits, settings.market.account.equity)
     rows = []
     for i in tqdm(range(len(candidates.row)), desc="consensus", unit="candidate", disable=None, leave=False):
         observation = given.observe(np.array([i])) | {"account": account_code}
-        result = consensus.consensus(team, observation, masks, settings.gate2)
+        result = consensus.combine(*passes(observation), team.agents, settings.gate2)
         side = max(result.action - 1, 0)
         net_r = candidates.net_r[i, side, result.delay] if result.action != env.PASS else 0.0
         doubt = float(result.epistemic.mean())

@@ -204,7 +204,9 @@ def fit(
             "loss": communication_loss(embedding, mean, sd, truth[None], torch.ones_like(mean[..., 0]), params).item()
         }
 
-    run = training.fit("mrms communication", model, draw, loss, validate, params.optimizer, runtime, seed, saver)
+    run = training.fit(
+        "mrms communication", model, draw, loss, validate, params.optimizer, runtime.in_float32(), seed, saver
+    )
     _calibrate(model, judged, truth)
     # Frozen: the LSTM's kernel gives other bits while its weights ask for gradients.
     return model.cpu().requires_grad_(False), run

@@ -87,7 +87,9 @@ def fit(
             for w, part in parts
         ]
     run = params.optimizer.model_copy(update={"batch_size": batch})
-    return model, training.fit(name, model, draw, loss, validate if sets else None, run, runtime, seed, saver)
+    return model, training.fit(
+        name, model, draw, loss, validate if sets else None, run, runtime.in_float32(), seed, saver
+    )
 
 
 def start_from_the_best_linear_answer(model: RiskEnsemble, lessons: Lessons, params: MRMSParams) -> None:

@@ -6,7 +6,8 @@ or by whom it was made. A missing, altered or extra file is refused by its name:
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -224,17 +225,35 @@ def load(directory: Path, engine: Literal["pytorch", "onnx"] = "pytorch") -> tup
     return policy, manifest
 
 
-def provenance(manifest: dict[str, Any], key: str) -> Any:
+def provenance(manifest: dict[str, Any], *keys: str) -> Any:
     """An entry of the manifest's provenance; `BundleError` where the bundle has none."""
-    if key not in manifest["provenance"]:
-        raise BundleError(f"{MANIFEST}: provenance.{key}: expected this entry, found none; export the bundle anew")
-    return manifest["provenance"][key]
+    found = manifest["provenance"]
+    for key in keys:
+        if not isinstance(found, dict) or key not in found:
+            entry = ".".join(("provenance", *keys))
+            raise BundleError(f"{MANIFEST}: {entry}: expected this entry, found none; export the bundle anew")
+        found = found[key]
+    return found
+
+
+@contextmanager
+def unfit(entry: str) -> Iterator[None]:
+    """Raise `BundleError`, naming an entry of the manifest, for whatever is read from it and does not fit."""
+    try:
+        yield
+    except BundleError:
+        raise
+    except _UNFIT as error:
+        found = " ".join(str(error).split()) or type(error).__name__
+        raise BundleError(f"{MANIFEST}: {entry}: expected content that fits, found {found[:200]}") from None
 
 
 def source_kind(manifest: dict[str, Any]) -> str:
     """Which bars it was trained on: ``synthetic``, ``csv``, ``parquet``; ``unknown`` where it does not say."""
-    kind: str = manifest["provenance"].get("data", {}).get("source", {}).get("kind", "unknown")
-    return kind
+    try:
+        return str(provenance(manifest, "data", "source", "kind"))
+    except BundleError:
+        return "unknown"
 
 
 def _check_widths(policy: Policy) -> None:

@@ -110,7 +110,7 @@ def summary(
     per_year = sessions_per_year(settings.contract, simulation.equity)
     found: dict[str, Any] = track_record.summary(
         equity_of(simulation), closed["net_r"].to_numpy(np.float64), closed["pnl"].to_numpy(np.float64), per_year,
-        params.min_trades, params.bootstrap_draws, settings.seed,
+        params.min_trades, params.bootstrap_draws, settings.seed, name == HOLD,
     )  # fmt: skip
     found |= activity(simulation, settings, params, per_year)
     if name == HOLD:  # it has no trade that closes, and costs that no bracket counts

@@ -58,7 +58,10 @@ def check(policy: Policy, directory: Path) -> int:
         bars = pd.read_parquet(directory / BARS)[list(SCHEMA)].astype(SCHEMA)
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(f"{directory / BARS}: expected bars, found {error!s:.100}") from None
-    written = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        written = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:  # no UTF-8, no JSON
+        raise BundleError(f"{path}: expected a JSON object a line, found {error!s:.100}") from None
     found = json.loads(json.dumps(decide(policy, bars).records))
     if len(found) != len(written):
         raise BundleError(f"{path}: expected the {len(written)} decisions written there, found {len(found)}")

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from algospace import agents, consensus, market
 from algospace.consensus import Passes
+from algospace.env import DELAYS
 from algospace.errors import BundleError
+from algospace.mrms.state import SIDES
 from algospace.nets import INFERENCE_ROWS
 from algospace.policy.decide import Policy
 from algospace.rde import model as regime_model
@@ -38,7 +40,8 @@ class _Passes(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         *seen, masks = inputs
         observation = dict(zip(self.names, seen, strict=True))
-        return consensus.answers(self.team, observation, list(torch.split(masks, self.team.mask_sizes, dim=1)))
+        drawn = list(torch.split(masks, self.team.mask_sizes, dim=1))
+        return consensus.answers(self.team, *self.team.encode(observation), drawn)
 
 
 class _Risk(nn.Module):
@@ -99,10 +102,18 @@ def runtime(graph: bytes, policy: Policy, threads: int = 1) -> Passes:
     found = {given.name: given.shape for given in session.get_inputs()}
     if found != expected:
         raise BundleError(f"{CONSENSUS}: expected inputs {expected}, found {found}")
+    agents = len(policy.team.agents)
+    widths = (len(consensus.ACTIONS), DELAYS, len(SIDES))
+    answers = {name: [consensus.PASSES, agents, width] for name, width in zip(OUTPUTS, widths, strict=True)}
+    given_back = {given.name: given.shape for given in session.get_outputs()}
+    if given_back != answers:
+        raise BundleError(f"{CONSENSUS}: expected outputs {answers}, found {given_back}")
 
     def passes(observation: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         inputs = {name: observation[name].numpy() for name in expected if name != MASKS} | {MASKS: masks}
         action, timing, confidence = session.run(list(OUTPUTS), inputs)
+        if not all(np.isfinite(part).all() for part in (action, timing, confidence)):
+            raise BundleError(f"{CONSENSUS}: expected finite probabilities, found NaN or inf")
         return action.astype(np.float64), timing.astype(np.float64), confidence.astype(np.float64)
 
     return passes

@@ -131,7 +131,9 @@ def fit(
     def validate() -> dict[str, float]:
         return {"loss": objective(torch.from_numpy(select).to(runtime.device))[0].item()}
 
-    run = training.fit("rde.communication", model, draw, loss, validate, params.optimizer, runtime, seed, saver)
+    run = training.fit(
+        "rde.communication", model, draw, loss, validate, params.optimizer, runtime.in_float32(), seed, saver
+    )
     # Frozen first: the LSTM's kernel gives other bits while its weights ask for gradients.
     calibrate(model.cpu().requires_grad_(False), select)
     return model, run

@@ -85,6 +85,17 @@ def test_the_notebook_clones_pulls_runs_and_pushes(origin, tmp_path, monkeypatch
 
 
 @pytest.mark.filterwarnings("default")
+def test_without_a_remote_it_ends_before_the_work(origin, tmp_path, monkeypatch):
+    dvc(origin, "remote", "remove", "store")
+    git(origin, *IDENTITY, "commit", "--quiet", "--all", "--message", "no remote")
+    work = tmp_path / "work"
+    work.mkdir()
+    with pytest.raises(CellExecutionError, match="expected a DVC remote that keeps the outs"):
+        executed(work, monkeypatch, str(origin))
+    assert not (work / "project/second").exists()
+
+
+@pytest.mark.filterwarnings("default")
 def test_what_is_finished_outlives_a_run_that_fails(origin, tmp_path, monkeypatch):
     with (origin / "dvc.yaml").open("a") as file:
         file.write("  third: {cmd: cat nothing > third, deps: [second], outs: [third]}\n")

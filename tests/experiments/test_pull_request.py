@@ -199,6 +199,27 @@ def test_a_fork_may_not_comment_but_the_summary_holds_the_tables(clone, tmp_path
     assert "## Validation" in (tmp_path / "summary.md").read_text()
 
 
+def test_a_comment_holds_the_first_rows_of_a_long_table(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / ".ci")
+    import pull_request
+
+    rows = [f"| metrics/prepare.json | gate1.months.{i} | 0.123456789 | 0.123456789 | 0.0 |" for i in range(2000)]
+    table = "\n".join(["| Path | Metric | a | b | Change |", "|---|---|---|---|---|", *rows])
+    text = f"## Validation\n\n{table}\n\n## Params\n\nno difference\n"
+    short = pull_request.shortened(text)
+    assert len(text) > 65_536 > 10 * 1024 > len(short)
+    assert rows[pull_request.ROWS - 1] in short
+    assert rows[pull_request.ROWS] not in short
+    assert "\n\n1900 more rows: step summary\n\n## Params\n\nno difference\n" in short
+    assert pull_request.shortened(short) == short
+
+
+def test_the_workflow_keeps_its_cache_when_the_lock_does_not_fit():
+    steps = yaml.safe_load((ROOT / ".github/workflows/metrics.yml").read_text())["jobs"]["report"]["steps"]
+    assert steps[-1]["uses"].startswith("actions/cache/save@")
+    assert steps[-1]["if"].startswith("always()")
+
+
 def test_the_workflow_calls_the_script():
     steps = yaml.safe_load((ROOT / ".github/workflows/metrics.yml").read_text())["jobs"]["report"]["steps"]
     assert any(".ci/pull_request.py base --rerun" in step.get("run", "") for step in steps)

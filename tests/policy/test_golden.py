@@ -55,6 +55,13 @@ def test_another_policy_does_not(trading, passing, directory):
             golden.check(other, directory)
 
 
+@pytest.mark.parametrize("content", [b"{", b"\xff\n"])
+def test_decisions_that_are_none_are_refused(trading, directory, content):
+    (directory / golden.DECISIONS).write_bytes(content)
+    with pytest.raises(BundleError, match=rf"{golden.DECISIONS}: expected a JSON object a line, found"):
+        golden.check(trading, directory)
+
+
 @pytest.mark.parametrize(("by", "passes"), [(1e-7, True), (1e-3, False)])
 def test_rounding_passes_and_no_more(trading, directory, by, passes):
     """The last bits of another machine are forgiven."""

@@ -132,3 +132,22 @@ def test_a_graph_of_another_policy_is_refused(lively, exported):
     other = lively._replace(settings=lively.settings._replace(features=features))
     with pytest.raises(BundleError, match=r"consensus\.onnx: expected inputs"):
         graphs.runtime(exported[graphs.CONSENSUS], other)
+
+
+def test_a_graph_of_other_outputs_is_refused(lively, exported):
+    model = onnx.load_from_string(exported[graphs.CONSENSUS])
+    del model.graph.output[-1]
+    with pytest.raises(BundleError, match=r"consensus\.onnx: expected outputs .* found") as caught:
+        graphs.runtime(model.SerializeToString(), lively)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_that_answers_no_number_is_refused(lively, exported):
+    model = onnx.load_from_string(exported[graphs.CONSENSUS])
+    for weights in model.graph.initializer:
+        if weights.data_type == onnx.TensorProto.FLOAT:
+            spoiled = np.full_like(onnx.numpy_helper.to_array(weights), np.nan)
+            weights.CopyFrom(onnx.numpy_helper.from_array(spoiled, weights.name))
+    run = graphs.runtime(model.SerializeToString(), lively)
+    with pytest.raises(BundleError, match=r"consensus\.onnx: expected finite probabilities, found NaN or inf"):
+        run(observation(lively, 0))
