@@ -499,14 +499,14 @@ def updated(most):
     learner = TradingLearner(env, team, team.critic(16), 0.5)
     generator = torch.Generator().manual_seed(0)
     rollout = ppo.collect(env, learner, 8, generator)
-    forward = team.forward
+    update_pass = learner.update_pass
 
     def crowded(seen, seeds):
         if len(seeds) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(seen, seeds)
+        return update_pass(seen, seeds)
 
-    team.forward = crowded
+    learner.update_pass = crowded
     optimizer = torch.optim.SGD(learner.parameters(), 0.1)
     update = ppo.optimise("marl", env, learner, optimizer, rollout, PARAMS, PARAMS.ent_coef, generator)
     return update, learner.state_dict()
@@ -543,8 +543,8 @@ def test_every_step_of_the_rollout_is_used_once_an_epoch():
     optimizer = torch.optim.Adam([*team.parameters(), *critic.parameters()], 1e-3)
     generator = torch.Generator().manual_seed(0)
     rollout = ppo.collect(env, learner, 8, generator)
-    used, forward = [], team.forward
-    team.forward = lambda seen, seeds: (used.append(seeds.tolist()), forward(seen, seeds))[1]
+    used, update_pass = [], learner.update_pass
+    learner.update_pass = lambda seen, seeds: (used.append(seeds.tolist()), update_pass(seen, seeds))[1]
     params = PARAMS.model_copy(update={"target_kl": 1e9})
     update = ppo.optimise("marl", env, learner, optimizer, rollout, params, params.ent_coef, generator)
     assert update.steps == 12

@@ -12,7 +12,7 @@ from algospace.pipeline.status import STAGES
 
 
 def test_the_same_bytes(finished, tmp_path):
-    variables, umask, place, _ = environments.SURROUNDINGS["all others, west"]
+    variables, umask, place, _ = environments.SURROUNDINGS["all others, east"]
     before = os.umask(umask)
     try:
         project = finished.copy(tmp_path / place, **variables)

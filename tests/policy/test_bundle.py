@@ -278,6 +278,15 @@ def test_bundle_of_other_code_is_refused_as_that(copy, step, age):
     refused(copy, f"found {bundle.SCHEMA + step}, of {age} algospace")
 
 
+@pytest.mark.parametrize("name", TENSORS)
+@pytest.mark.parametrize("length", [0, 7, 2**20, 2**63, 2**64 - 1])
+def test_forged_tensors_whose_header_lies_about_its_length_are_refused(copy, name, length):
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(length.to_bytes(8, "little") + content[8:])
+    rewrite(copy)
+    unloadable(copy)
+
+
 def test_other_content_has_another_schema(written):
     """The names that a bundle holds belong to its schema: who changes them raises `SCHEMA` and states the new ones."""
     manifest = bundle.verify(written[0])
