@@ -131,8 +131,9 @@ def draw_technical(directory: Path, m5: pd.DataFrame, mark: str) -> None:
 def draw(directory: Path) -> None:
     """Write both pictures."""
     mark = plotting.watermark(artefacts.read_json(PREPARED / "manifest.json")["source"])
-    draw_indicators(directory, drawn_rows(), mark)
-    draw_technical(directory, drawn_rows(), mark)
+    m5 = drawn_rows()
+    draw_indicators(directory, m5, mark)
+    draw_technical(directory, m5, mark)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,8 @@ import pytest
 import torch
 from savers import RUNTIME, Hook
 
-from algospace import agents, consensus, mappo, market, nets
-from algospace.env import AGENTS, ARBITRAGEUR, STRUCTURE, TACTICAL, TradingEnv, Windows
-from algospace.features.params import FeatureParams
-from algospace.features.windows import Rows
+from algospace import consensus, mappo, market, nets
+from algospace.env import TradingEnv
 from algospace.marl.params import MARLParams
 from algospace.pipeline import stage
 from algospace.pipeline.config import load_params
@@ -22,13 +20,6 @@ CONTEXT = 38
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 
-def team(device):
-    torch.manual_seed(0)
-    features = {STRUCTURE: 8, TACTICAL: 7, ARBITRAGEUR: 15}
-    made = agents.Team(AGENTS, CONTEXT + market.ACCOUNT_FEATURES, (16, 32, 32), 2, 4, 16, 64, 0.2, features, 9)
-    return made.eval().to(device)
-
-
 def seen(windows, end, direction):
     told = torch.from_numpy(np.random.default_rng(end).normal(size=(1, CONTEXT)).astype(np.float32))
     found = windows.at(torch.tensor([end]), torch.tensor([direction]))
@@ -36,12 +27,9 @@ def seen(windows, end, direction):
 
 
 def test_the_recorded_consensus_is_that_of_the_cpu_at_every_event():
-    rng = np.random.default_rng(0)
-    tables = (rng.normal(size=(2000, k)).astype(np.float32) for k in (8, 12, 7, 9))
-    rows = Rows(*tables, np.arange(2000))
-    params = load_params("features", FeatureParams, PARAMS)
-    windows = Windows(rows, params, "cpu")
-    both = [consensus.passes(made, consensus.masks(made, 0)) for made in (team("cpu"), team("cuda"))]
+    given, windows = load_params("marl", MARLParams, PARAMS), marl_speed.windows(2000, "cpu")
+    teams = [marl_speed.trading_team(given).eval().to(device) for device in ("cpu", "cuda")]
+    both = [consensus.passes(team, consensus.masks(team, 0)) for team in teams]
     for end, direction in ((299, 1), (700, -1), (1500, 1), (299, 1)):
         answers = [passes(seen(windows, end, direction)) for passes in both]
         for one, other in zip(*answers, strict=True):
@@ -71,7 +59,6 @@ class Killed(Exception):
 
 def test_a_killed_training_ends_with_the_same_bytes():
     stage.make_deterministic(RUNTIME, 0)
-
     given = load_params("marl", MARLParams, PARAMS)
     params = given.ppo.model_copy(update={"total_timesteps": 4 * given.ppo.num_envs * given.ppo.num_steps})
     views = marl_speed.windows(marl_speed.WARM_UP + marl_speed.BARS_APART * marl_speed.CANDIDATES, "cuda")

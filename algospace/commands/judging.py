@@ -28,8 +28,9 @@ def write_report(arguments: argparse.Namespace) -> None:
     require_bars(arguments.bars)
     start = moment(arguments.start)
     policy, manifest = bundle.load(arguments.bundle)
-    with bundle.unfit("provenance.export"):
-        judging = ExportParams.model_validate(bundle.provenance(manifest, "export"))
+    stated = bundle.provenance(manifest, "export")
+    with bundle.unfit(f"{bundle.MANIFEST}: provenance.export"):
+        judging = ExportParams.model_validate(stated)
     other = bundle.load(arguments.against)[0] if arguments.against else None
     ids = [artefacts.sha256(path / bundle.MANIFEST) if path else "" for path in (arguments.bundle, arguments.against)]
     torch.set_num_threads(policy.settings.threads)
@@ -56,7 +57,7 @@ def print_drift(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(policy.settings.threads)
     settings, loaded = _judged_bars(arguments, policy.settings, start)
     seen = monitor.see(policy._replace(settings=settings), loaded.bars, start)
-    with bundle.unfit("provenance.train"):
+    with bundle.unfit(f"{bundle.MANIFEST}: provenance.train"):
         findings = monitor.compare(train, seen)
     known = _already_known(manifest, loaded.bars, start)
     print(f"{'':<12}{'':<44}{'PSI':>8}{'bound':>8}{'values':>10}")
@@ -77,8 +78,8 @@ def _already_known(manifest: dict[str, Any], bars: pd.DataFrame, start: pd.Times
     """
     if bundle.source_kind(manifest) in ("synthetic", "unknown"):
         return ""
-    with bundle.unfit("provenance.data.splits"):
-        splits = bundle.provenance(manifest, "data", "splits")
+    splits = bundle.provenance(manifest, "data", "splits")
+    with bundle.unfit(f"{bundle.MANIFEST}: provenance.data.splits"):
         first, last, _ = (int(splits[name].replace("-", "")) for name in ("train_first", "report_last", "test_first"))
     judged = bars if start is None else bars[bars["close_utc"] >= start]
     days = judged["session_id"].unique()

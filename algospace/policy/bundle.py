@@ -192,7 +192,7 @@ def load(directory: Path, engine: Literal["pytorch", "onnx"] = "pytorch") -> tup
         For a bundle that `verify` refuses or whose content does not fit together.
     """
     manifest = verify(directory)
-    try:
+    with unfit(str(directory)):
         settings = {
             name: TypeAdapter(model).validate_json(artefacts.json_bytes(manifest["settings"][name]), strict=True)
             for name, model in _MODELS.items()
@@ -217,11 +217,6 @@ def load(directory: Path, engine: Literal["pytorch", "onnx"] = "pytorch") -> tup
                 raise BundleError(f"expected {CONSENSUS}, found none")
             graph = (directory / CONSENSUS).read_bytes()
             policy = policy._replace(passes=graphs.runtime(graph, policy, policy.settings.threads))
-    except BundleError as error:
-        raise BundleError(f"{directory}: {error}") from None
-    except _UNFIT as error:
-        found = " ".join(str(error).split()) or type(error).__name__
-        raise BundleError(f"{directory}: expected content that fits together, found {found[:200]}") from None
     return policy, manifest
 
 
@@ -237,15 +232,15 @@ def provenance(manifest: dict[str, Any], *keys: str) -> Any:
 
 
 @contextmanager
-def unfit(entry: str) -> Iterator[None]:
-    """Raise `BundleError`, naming an entry of the manifest, for whatever is read from it and does not fit."""
+def unfit(place: str) -> Iterator[None]:
+    """Raise `BundleError`, naming the ``place``, for whatever is read there and does not fit together."""
     try:
         yield
-    except BundleError:
-        raise
+    except BundleError as error:
+        raise BundleError(f"{place}: {error}") from None
     except _UNFIT as error:
         found = " ".join(str(error).split()) or type(error).__name__
-        raise BundleError(f"{MANIFEST}: {entry}: expected content that fits, found {found[:200]}") from None
+        raise BundleError(f"{place}: expected content that fits together, found {found[:200]}") from None
 
 
 def source_kind(manifest: dict[str, Any]) -> str:

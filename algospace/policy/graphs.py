@@ -102,12 +102,12 @@ def runtime(graph: bytes, policy: Policy, threads: int = 1) -> Passes:
     found = {given.name: given.shape for given in session.get_inputs()}
     if found != expected:
         raise BundleError(f"{CONSENSUS}: expected inputs {expected}, found {found}")
-    agents = len(policy.team.agents)
     widths = (len(consensus.ACTIONS), DELAYS, len(SIDES))
-    answers = {name: [consensus.PASSES, agents, width] for name, width in zip(OUTPUTS, widths, strict=True)}
-    given_back = {given.name: given.shape for given in session.get_outputs()}
-    if given_back != answers:
-        raise BundleError(f"{CONSENSUS}: expected outputs {answers}, found {given_back}")
+    shapes = [[consensus.PASSES, len(policy.team.agents), width] for width in widths]
+    answers = dict(zip(OUTPUTS, shapes, strict=True))
+    found = {given.name: given.shape for given in session.get_outputs()}
+    if found != answers:
+        raise BundleError(f"{CONSENSUS}: expected outputs {answers}, found {found}")
 
     def passes(observation: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         inputs = {name: observation[name].numpy() for name in expected if name != MASKS} | {MASKS: masks}
