@@ -22,13 +22,19 @@ class Calibration(NamedTuple):
 
     @classmethod
     def fit(cls, confidence: np.ndarray, won: np.ndarray) -> "Calibration":
-        """Fit on the selecting half of validation; the identity when only one outcome occurs there."""
+        """Fit on the selecting half of validation.
+
+        Where more confidence went with fewer wins it says nothing: the calibrated probability is then the share that
+        won, for any confidence; where one outcome alone occurs, that of one win and one loss more (Laplace's rule).
+        """
+        share = (won.sum() + 1) / (len(won) + 2)
         if len(set(won.tolist())) < 2:
-            return cls(1.0, 0.0)
+            return cls(0.0, float(_logit(share)))
         from sklearn.linear_model import LogisticRegression  # whoever decides fits nothing
 
         model = LogisticRegression(C=1.0).fit(_logit(confidence)[:, None], won)
-        return cls(float(model.coef_[0, 0]), float(model.intercept_[0]))
+        slope = float(model.coef_[0, 0])
+        return cls(slope, float(model.intercept_[0])) if slope > 0 else cls(0.0, float(_logit(won.mean())))
 
 
 def _logit(p: np.ndarray) -> np.ndarray:

@@ -163,8 +163,8 @@ def combine(
     """Combine passes: probabilities (passes, agents, 3), (passes, agents, delays), confidences (passes, agents, 2).
 
     C = sum_agree(w c) / sum_agree(w) (1 - split penalty if not unanimous) - uncertainty penalty sum(w s), cut to
-    [0, 1]; c and s are the mean and the standard deviation of an agent's confidence. The weights of ``agents`` that
-    are not all sum to one as those of all do.
+    [0, 1]; c and s are the mean and the standard deviation of an agent's confidence. Of two agents that vote for either
+    side none agrees to pass: both are heard. The weights of ``agents`` that are not all sum to one as those of all do.
     """
     mean = action.mean(0)
     votes = mean.argmax(-1)
@@ -177,8 +177,9 @@ def combine(
     doubt = params.uncertainty_penalty * float((weights * s).sum())
     decided = 2 * agrees.sum() > len(agents)
     split = params.split_penalty if decided and not agrees.all() else 0.0
-    agreed = float((weights * c)[agrees].sum())
-    team = agreed / float(weights[agrees].sum()) * (1 - split) - doubt if agrees.any() else 0.0
+    heard = agrees if agrees.any() else ~agrees
+    agreed = float((weights * c)[heard].sum())
+    team = agreed / float(weights[heard].sum()) * (1 - split) - doubt
     brief = float(agrees.sum()) / len(agents) * agreed - doubt
     total = _entropy(mean)
     aleatoric = _entropy(action).mean(0)

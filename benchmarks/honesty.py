@@ -4,8 +4,8 @@ On every path the five stages run as they stand, in a workspace of their own, an
 the test bars. `random_walk` paths have no edge; `planted` ones have a known edge and the same params: profile `bench`,
 one unit a trade, the limits of the account off. What is judged, and by what, stands in `_honesty.py`.
 
-A line a path is appended to a file (--out) as soon as it is known, and a path found there with the same params is not
-run again; after a change of the code begin another file. The last rows are the verdicts.
+A line a path is appended to a file (--out) as soon as it is known, and a path found there with the same params and
+code is not run again. The last rows are the verdicts.
 """
 
 import argparse
@@ -55,6 +55,7 @@ SEEDS = {"random_walk": range(7001, 7021), "planted": range(8001, 8011)}  # fixe
 QUICK_PATHS = {"random_walk": 2, "planted": 1}
 LEVELS = ("deployed", "consensus")
 NONE = 1_000_000  # a limit of so many is none
+LOCK = "requirements.lock"
 VALUES = {
     "data.synthetic.sessions": 1500,
     "data.train_fraction": 0.6,
@@ -238,14 +239,24 @@ def paths(wanted: list[Row], quick: bool, jobs: int, out: Path | None) -> Iterat
         pool.shutdown(cancel_futures=True)  # a path that failed does not wait for those that have not begun
 
 
+def code() -> list[Path]:
+    """What a path is run by."""
+    return [*sorted(p for folder in ("algospace", "stages") for p in (ROOT / folder).rglob("*.py")), ROOT / LOCK]
+
+
+def digest(files: list[Path]) -> str:
+    """Digest of the contents of some files, one after the other."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
 def wanted_paths(quick: bool) -> list[Row]:
-    """What names each path: its market and seed, and a digest of the params that all share."""
+    """What names each path: its market and seed, and digests of the params and the code that all share."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "params.yaml"
         write_params(path, quick, "random_walk", 0)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        shared = {"params": digest([path]), "code": digest(code())}
     return [
-        {"market": name, "seed": seed, "params": digest}
+        {"market": name, "seed": seed} | shared
         for name, seeds in SEEDS.items()
         for seed in (seeds[: QUICK_PATHS[name]] if quick else seeds)
     ]

@@ -9,6 +9,7 @@ from algospace import agents, artefacts, report, trials
 from algospace.calibration import Calibration
 from algospace.data import bars as bars_module
 from algospace.data.splits import TEST, TRAIN
+from algospace.features import prepared
 from algospace.features.fitted import Fitted
 from algospace.marl.params import MARLParams
 from algospace.mrms import communication
@@ -34,11 +35,14 @@ SPACE = Path("models/rde/space.safetensors")
 RISK_MODEL = Path("models/mrms/mrms.safetensors")
 COMMUNICATION = Path("models/mrms/communication.safetensors")
 TEAM_MODEL = Path("models/marl/marl.safetensors")
-VALIDATION = Path("metrics/marl.json")
+REGIME_METRICS = Path("metrics/rde.json")
+RISK_METRICS = Path("metrics/mrms.json")
+TEAM_METRICS = Path("metrics/marl.json")
 TRIALS = Path("metrics/trials.jsonl")
 LOCK = Path("requirements.lock")
 BUNDLE = Path("models/bundle")
-INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, SPACE, RISK_MODEL, COMMUNICATION, TEAM_MODEL, VALIDATION, LOCK)
+VALIDATION = (REGIME_METRICS, RISK_METRICS, TEAM_METRICS)
+INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, SPACE, RISK_MODEL, COMMUNICATION, TEAM_MODEL, *VALIDATION, LOCK)
 PAGE = Path("reports/report.html")
 EVALUATION = Path("reports/export")
 METRICS = Path("metrics/export.json")
@@ -53,10 +57,9 @@ def main() -> None:
     runtime = load_params("runtime", RuntimeParams)
     params = load_params("export", ExportParams)
     prepared_manifest = artefacts.read_json(MANIFEST)
-    settings = load_settings(prepared_manifest)
+    settings, marl = load_settings(prepared_manifest), load_params("marl", MARLParams)
     training: dict[str, Params] = {
-        "runtime": runtime, "rde": load_params("rde", RDEParams), "mrms": load_params("mrms", MRMSParams),
-        "marl": load_params("marl", MARLParams),
+        "runtime": runtime, "rde": load_params("rde", RDEParams), "mrms": load_params("mrms", MRMSParams), "marl": marl,
     }  # fmt: skip
     stage.make_deterministic(runtime, seed)
 
@@ -76,7 +79,8 @@ def main() -> None:
     table = pd.read_parquet(MAIN)
     bars, split = table[list(bars_module.SCHEMA)], table["split"].to_numpy()
     train = bars.iloc[: np.flatnonzero(split == TRAIN)[-1] + 1]
-    origin = provenance.of_bundle(prepared_manifest, INPUTS, artefacts.read_json(VALIDATION)) | {
+    validation = {path.stem: artefacts.read_json(path) for path in VALIDATION}
+    origin = provenance.of_bundle(prepared_manifest, INPUTS, validation) | {
         "train": monitor.reference(monitor.see(trained, train)),
         "training": {name: model.model_dump(mode="json") for name, model in training.items()},
         "export": params.model_dump(mode="json"),
@@ -88,11 +92,12 @@ def main() -> None:
     golden.check(policy, BUNDLE)
     tried = trials.judged(trials.read(TRIALS))
     start = bars["close_utc"].iloc[np.flatnonzero(split == TEST)[0]]
-    found = evaluation.evaluate(policy, bars, params, tried, trade_from=start)
-    uses = provenance.count_test_use(bundle_id, prepared_manifest)
+    examined = prepared.examined(marl.train_on)
+    found = evaluation.evaluate(policy, bars, params, tried, trade_from=start, examined=examined)
+    uses = provenance.count_test_use(bundle_id, bars[split == TEST])
     shown = page.report_data(
         found, page.source(prepared_manifest["source"]), bundle_id, tried, TEST_USES, "test bars",
-        page.validation(artefacts.read_json(VALIDATION)),
+        page.validation(validation["marl"]),
     )  # fmt: skip
     artefacts.write_bytes(PAGE, report.render(shown).encode())
     outputs.write(EVALUATION, found)

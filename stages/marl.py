@@ -88,9 +88,7 @@ def read(params: MARLParams, runtime: RuntimeParams) -> exams.Inputs:
 
     lessons = of_split(TRAIN, params.train_on)
     halves = {"select": SELECT, "report": REPORT}
-    # A confidence is calibrated on what the team has learnt (decision 0017); no bar without a signal is decided on.
-    examined: prepared.Decisions = "synergies" if params.train_on == "synergies" else "signals"
-    exam = {name: of_split(code, examined) for name, code in halves.items()}
+    exam = {name: of_split(code, prepared.examined(params.train_on)) for name, code in halves.items()}
     parts = {"train": TRAIN} | halves
     days = {name: np.unique(m5["session_id"][m5["split"] == code]) for name, code in parts.items()}
     return exams.Inputs(lessons, exam, days, settings)

@@ -24,9 +24,10 @@ from algospace.mrms.params import MRMSParams
 from algospace.mrms.proposal import PROPOSAL_CODE
 from algospace.mrms.state import feature_names
 from algospace.pipeline.config import load_params
-from algospace.policy.decide import Policy, Settings
+from algospace.policy.decide import Policy
 from algospace.rde.model import RegimeVAE
 from algospace.rde.space import Space
+from algospace.settings import Settings
 from algospace.synergy import Gate1Params
 
 ROOT = Path(__file__).parents[1]

@@ -29,10 +29,10 @@ ORDER = (
     "mrms.params", "mrms.track", "mrms.state", "mrms.stops", "mrms.outcomes", "mrms.model", "mrms.objective",
     "mrms.fit", "mrms.proposal", "mrms.trades", "mrms.ppo", "mrms.method", "mrms.walk_forward",
     "mrms.figures", "mrms.communication", "mrms.engine", "mrms.pictures",
-    "env", "parallel_env", "agents", "mappo", "consensus",
-    "marl.params", "policy.params", "policy.account", "policy.records", "policy.simulation", "policy.decide",
-    "policy.stream", "policy.baselines", "policy.graphs", "policy.golden", "policy.model_card", "policy.bundle",
-    "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.sweep", "marl.pictures", "svg", "pictures",
+    "env", "parallel_env", "agents", "mappo", "consensus", "settings",
+    "marl.params", "marl.exams", "marl.pretraining", "marl.engine", "marl.figures", "marl.sweep", "marl.pictures",
+    "policy.params", "policy.account", "policy.records", "policy.simulation", "policy.decide", "policy.stream",
+    "policy.baselines", "policy.graphs", "policy.golden", "policy.model_card", "policy.bundle", "svg", "pictures",
     "wording", "report", "policy.breakdown", "policy.evaluation", "policy.monitor", "policy.outputs", "policy.page",
 )  # fmt: skip
 PIPELINE = (

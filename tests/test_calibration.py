@@ -11,12 +11,18 @@ from algospace.calibration import BINS, Calibration, calibration_error, reliabil
 # Scaling
 
 
-@pytest.mark.parametrize("won", [[True] * 4, [False] * 4, []])
-def test_one_outcome_leaves_the_confidence_alone(won):
+@pytest.mark.parametrize(("won", "share"), [([True] * 4, 5 / 6), ([False] * 4, 1 / 6), ([], 0.5)])
+def test_one_outcome_gives_one_probability(won, share):
     found = Calibration.fit(np.linspace(0.2, 0.8, len(won)), np.array(won, dtype=bool))
-    assert found == Calibration(1.0, 0.0)
     for p in (0.01, 0.3, 0.5, 0.97):
-        assert found(p) == pytest.approx(p, abs=1e-9)
+        assert found(p) == pytest.approx(share, abs=1e-9)
+
+
+def test_a_confidence_that_went_with_losses_says_nothing():
+    """Turned round, Gate 2 would prefer what the team is least sure of."""
+    confidence = np.linspace(0.2, 0.8, 100)
+    found = Calibration.fit(confidence, confidence < 0.6)
+    assert found(0.25) == found(0.75) == pytest.approx((confidence < 0.6).mean(), abs=1e-9)
 
 
 def test_calibration_finds_what_the_confidence_is_worth():

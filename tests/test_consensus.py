@@ -176,6 +176,14 @@ def test_table_of_27_votes(votes):
     np.testing.assert_allclose(found.agent_confidence_std, 0.05)
 
 
+def test_two_agents_for_either_side_pass_and_both_are_heard():
+    given = [part[:, :2] for part in passes((WITH, AGAINST, PASS), ((0.9, 0.2), (0.7, 0.4), (0.6, 0.5)), spread=0.05)]
+    found = combine(*given, AGENTS[:2], PARAMS)
+    assert (found.action, found.agreement) == (PASS, 0)
+    heard = (WEIGHTS[0] * 0.9 + WEIGHTS[1] * 0.7) / (WEIGHTS[0] + WEIGHTS[1])
+    assert found.confidence == pytest.approx(heard - 0.5 * 0.05, abs=1e-12)
+
+
 @pytest.mark.parametrize("votes", TRIPLES)
 def test_only_unanimity_can_satisfy_the_brief(votes):
     sure = combine(*passes(votes, ((1.0, 1.0),) * 3), AGENTS, PARAMS)

@@ -13,7 +13,12 @@ import pytest
 import yaml
 from _workspace import environment, set_params, workspace
 
-from algospace.data.splits import REPORT
+from algospace.data.splits import REPORT, SELECT
+from algospace.features import prepared
+from algospace.marl.params import MARLParams
+from algospace.params import RuntimeParams
+from algospace.pipeline.config import load_params
+from stages import marl
 
 SMALL = {
     "data.synthetic.sessions": 60,
@@ -101,6 +106,21 @@ def test_no_test_bar_is_among_the_golden_ones(finished):
     bars = pd.read_parquet(finished / "models/bundle/golden.parquet")
     assert bars["close_utc"].iloc[-1] == table.loc[table["split"] == REPORT, "close_utc"].iloc[-1]
     assert (finished / "models/bundle/golden.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("train_on", "examined"), [("signals", "signals"), ("synergies", "synergies"), ("bars", "signals")]
+)
+def test_the_agents_are_examined_on_what_they_learn_from(finished, monkeypatch, train_on, examined):
+    """Also calibrated on it: a confidence learnt on synergies says something else of other candidates."""
+    monkeypatch.chdir(finished)
+    params = load_params("marl", MARLParams).model_copy(update={"train_on": train_on})
+    inputs = marl.read(params, load_params("runtime", RuntimeParams))
+    table = pd.read_parquet("data/prepared/main_training_data.parquet")
+    for half, code in (("select", SELECT), ("report", REPORT)):
+        expected = prepared.decision_rows(table, code, examined)
+        assert len(expected)
+        assert inputs.exam[half].candidates.row.tolist() == expected.tolist()
 
 
 def test_force_gives_the_same_lock(finished):

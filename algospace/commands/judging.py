@@ -13,10 +13,11 @@ from algospace.data import contracts, sources
 from algospace.data.params import DataParams
 from algospace.data.sources import Loaded
 from algospace.errors import InputError
+from algospace.features import prepared
 from algospace.pipeline.config import load_params
 from algospace.policy import bundle, evaluation, monitor, outputs, page
-from algospace.policy.decide import Settings
 from algospace.policy.params import ExportParams
+from algospace.settings import Settings
 
 OK, DRIFTED = 0, 1
 
@@ -36,7 +37,9 @@ def write_report(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(policy.settings.threads)
     settings, loaded = _judged_bars(arguments, policy.settings, start)
     tried = trials.judged(trials.read())
-    found = evaluation.evaluate(policy._replace(settings=settings), loaded.bars, judging, tried, start, other)
+    examined = prepared.examined(bundle.provenance(manifest, "training", "marl", "train_on"))
+    judged = policy._replace(settings=settings)
+    found = evaluation.evaluate(judged, loaded.bars, judging, tried, start, other, examined)
     uses = "Choose nothing by bars that you also judge by. Configurations tried: those of metrics/trials.jsonl here."
     known = _already_known(manifest, loaded.bars, start)
     source = page.source(loaded.source) | {"the bundle was trained on": f"{bundle.source_kind(manifest)} bars"}

@@ -77,6 +77,15 @@ def decision_rows(main: pd.DataFrame, split: int, on: Decisions) -> np.ndarray:
     return np.flatnonzero(chosen.to_numpy())
 
 
+def examined(train_on: Decisions) -> Decisions:
+    """On which bars those are judged, and their confidence calibrated, who learn on ``train_on`` (decision 0017).
+
+    On synergies where they learn on these alone, since a confidence learnt there says something else of other bars;
+    otherwise on signals: no bar without one is decided on, and of synergies there may be too few.
+    """
+    return "synergies" if train_on == "synergies" else "signals"
+
+
 def directions(events: pd.DataFrame) -> np.ndarray:
     """+1 or -1 of each event, int8: its signal's direction, and up where no signal fires."""
     signal = events["candidate_direction"].to_numpy()

@@ -18,7 +18,7 @@ from algospace.marl.params import MARLParams
 from algospace.marl.pretraining import Pretrained
 from algospace.mrms.proposal import PROPOSAL_CODE
 from algospace.params import RuntimeParams
-from algospace.policy.decide import Settings
+from algospace.settings import Settings
 
 TAIL = 0.15  # share of a fold's past that stops its pre-training
 

@@ -13,7 +13,7 @@ from algospace.features.windows import Rows
 from algospace.marl.params import PretrainingParams
 from algospace.mrms.proposal import Proposal
 from algospace.mrms.state import SIDES
-from algospace.policy.decide import Settings
+from algospace.settings import Settings
 
 
 class Material(NamedTuple):
@@ -132,8 +132,12 @@ def sides(judged: Judged) -> np.ndarray:
 
 
 def won(judged: Judged, candidates: env.Candidates) -> np.ndarray:
-    """Whether the side that each confidence speaks of had a positive net R, entered at the next open: bool (n,)."""
-    hit: np.ndarray = candidates.net_r[np.arange(len(judged.action)), sides(judged), 0] > 0
+    """Whether the side that each confidence speaks of had a positive net R: bool (n,).
+
+    Entered when the team would enter, after its delay; what it passes, at the next open.
+    """
+    delay = np.where(judged.action == env.PASS, 0, judged.delay).astype(int)
+    hit: np.ndarray = candidates.net_r[np.arange(len(judged.action)), sides(judged), delay] > 0
     return hit
 
 

@@ -14,7 +14,7 @@ from algospace.marl import pretraining
 from algospace.marl.engine import Fold, Run, Study
 from algospace.marl.exams import Judged, Material, sides, won
 from algospace.marl.params import MARLParams
-from algospace.policy.decide import Settings
+from algospace.settings import Settings
 
 
 def figures(

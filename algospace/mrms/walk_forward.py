@@ -71,13 +71,23 @@ def walk_forward(
     that was best for the final model: its block is no place to stop by. After few epochs it is near the fixed answer
     of its own lessons, whose cell may differ from the final model's. ``part`` opens the saved state of a fold.
     """
-    run = params.model_copy(update={"optimizer": params.optimizer.model_copy(update={"epochs": epochs})})
-    return [
-        method.train(
-            f"mrms fold {number}", lessons.of(fold.lessons), None, venue, run, runtime, seed, part(f"fold_{number}")
-        )[0]
-        for number, fold in enumerate(parts)
-    ]
+    models = []
+    for number, fold in enumerate(parts):
+        run = _budget(params, epochs, len(fold.lessons) / len(lessons.events))
+        taught, own = lessons.of(fold.lessons), part(f"fold_{number}")
+        models.append(method.train(f"mrms fold {number}", taught, None, venue, run, runtime, seed, own)[0])
+    return models
+
+
+def _budget(params: MRMSParams, epochs: int, share: float) -> MRMSParams:
+    """As many passes over a share of the events as the final model makes over all: more learn them by heart."""
+    samples, steps = (
+        max(1, round(share * n)) for n in (params.optimizer.samples_per_epoch, params.ppo.total_timesteps)
+    )
+    optimizer = params.optimizer.model_copy(update={"epochs": epochs, "samples_per_epoch": samples})
+    return params.model_copy(
+        update={"optimizer": optimizer, "ppo": params.ppo.model_copy(update={"total_timesteps": steps})}
+    )
 
 
 def out_of_fold(

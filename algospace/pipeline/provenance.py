@@ -1,9 +1,12 @@
 """Where a bundle comes from, and how often the test bars have been looked at."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from algospace import artefacts
 from algospace.errors import InputError
@@ -14,7 +17,7 @@ TEST_USES = Path("logs/test_uses.jsonl")
 def of_bundle(prepared: dict[str, Any], inputs: Sequence[Path], validation: dict[str, Any]) -> dict[str, Any]:
     """Hashes of everything that the bundle was made from; the data's source, contract, splits and quality; figures.
 
-    ``validation`` are the metrics of validation (`metrics/marl.json`). Synthetic data are watermarked by their source.
+    ``validation`` are the metrics of each training stage. Synthetic data are watermarked by their source.
 
     No git revision, host or date: the same inputs give the same bundle.
     """
@@ -26,9 +29,13 @@ def of_bundle(prepared: dict[str, Any], inputs: Sequence[Path], validation: dict
     }
 
 
-def count_test_use(bundle_id: str, prepared: dict[str, Any]) -> str:
-    """Append a bundle to the log of those that these test bars have judged; say how many they are."""
-    main = prepared["files"]["main_training_data.parquet"]["sha256"]
+def count_test_use(bundle_id: str, test_bars: pd.DataFrame) -> str:
+    """Append a bundle to the log of those that these test bars have judged; say how many they are.
+
+    The bars alone are hashed: other features of the same bars make no new ones.
+    """
+    rows = pd.util.hash_pandas_object(test_bars, index=False).to_numpy()
+    main = hashlib.sha256(rows.tobytes()).hexdigest()
     lines = TEST_USES.read_text(encoding="utf-8").splitlines() if TEST_USES.exists() else []
     seen = [_use(line, number) for number, line in enumerate(lines, start=1)]
     if (main, bundle_id) not in seen:

@@ -9,7 +9,7 @@ from algospace.market import MarketParams
 from algospace.marl.params import MARLParams
 from algospace.params import RuntimeParams
 from algospace.pipeline.config import load_params
-from algospace.policy.decide import Settings
+from algospace.settings import Settings
 from algospace.synergy import Gate1Params
 
 

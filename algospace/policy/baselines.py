@@ -7,9 +7,9 @@ import pandas as pd
 
 from algospace import market
 from algospace.mrms.track import Track
-from algospace.policy.decide import Settings
 from algospace.policy.params import ExportParams
 from algospace.policy.simulation import TRADE_COLUMNS, Order, Simulation, simulate
+from algospace.settings import Settings
 
 HOLD, EVERY_SYNERGY = "buy and hold", "every synergy, fixed risk"
 
@@ -84,8 +84,8 @@ def random_traders(
     """Draw traders with as many trades, on the same sides, held as long, at moments of chance.
 
     A trade of theirs enters at the next open after a bar drawn from all those that leave it the time to be held within
-    the session, and exits at the close of its last bar, both with slippage and commission. Its R counts in the real
-    trade's share of the ATR at its own moment. Sides are dealt anew to the trades, so that they keep their mix.
+    the session, and exits at the close of its last bar, both with slippage and commission. Its R is the stop that was
+    proposed for the real trade, in ATR, at its own moment. Sides are dealt anew to the trades, which keeps their mix.
     """
     costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
     bars = market.Bars.of(m5)

@@ -30,11 +30,12 @@ from algospace.mrms import model as risk_model
 from algospace.mrms.model import require_features
 from algospace.mrms.state import feature_names
 from algospace.policy import graphs, model_card
-from algospace.policy.decide import Policy, Settings
+from algospace.policy.decide import Policy
 from algospace.policy.golden import GOLDEN
 from algospace.policy.graphs import CONSENSUS, GRAPHS
 from algospace.rde import model as regime_model
 from algospace.rde.space import Space
+from algospace.settings import Settings
 from algospace.synergy import Gate1Params
 
 # What building a policy out of forged content may raise (pydantic's and our own errors are ValueErrors).

@@ -14,17 +14,14 @@ import torch
 
 from algospace import agents, consensus, env, market
 from algospace.calibration import Calibration
-from algospace.consensus import Gate2Params, Passes
+from algospace.consensus import Passes
 from algospace.data.bars import Columns, columns, frame, to_ms
-from algospace.data.contracts import Contract
-from algospace.data.params import DataParams
 from algospace.errors import InputError
 from algospace.features import prepared, windows
 from algospace.features import table as table_module
 from algospace.features.fitted import Fitted
 from algospace.features.params import FeatureParams
 from algospace.features.windows import Rows
-from algospace.indicators.params import IndicatorParams
 from algospace.mrms.communication import TrackNet, after
 from algospace.mrms.model import RiskEnsemble
 from algospace.mrms.proposal import Proposal, ask, code, propose, size
@@ -36,21 +33,7 @@ from algospace.policy.records import Decision
 from algospace.policy.simulation import Order, Simulation, Simulator, Trade, part, told
 from algospace.rde.model import RegimeVAE, encode
 from algospace.rde.space import Space
-from algospace.synergy import Gate1Params
-
-
-class Settings(NamedTuple):
-    """The params that decide how bars become decisions."""
-
-    contract: Contract
-    data: DataParams  # how bar files are read
-    indicators: IndicatorParams
-    gate1: Gate1Params
-    features: FeatureParams
-    market: market.MarketParams
-    gate2: Gate2Params
-    seed: int
-    threads: int  # another thread count may give other bits
+from algospace.settings import Settings
 
 
 class Policy(NamedTuple):

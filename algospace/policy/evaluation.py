@@ -9,16 +9,17 @@ from algospace import evidence, market, performance, track_record
 from algospace.calibration import Reliability, reliability
 from algospace.data import sessions
 from algospace.data.contracts import Contract
-from algospace.features import windows
+from algospace.features import prepared, windows
 from algospace.features.windows import Rows
 from algospace.marl import exams
 from algospace.mrms.proposal import propose
 from algospace.mrms.state import states
 from algospace.policy.baselines import HOLD, baselines, cost_ladder, random_traders
 from algospace.policy.breakdown import breakdowns, closed_trades, funnel, refusals
-from algospace.policy.decide import Policy, Replay, Settings, decide, regimes, require_bars_from
+from algospace.policy.decide import Policy, Replay, decide, regimes, require_bars_from
 from algospace.policy.params import ExportParams
 from algospace.policy.simulation import Simulation
+from algospace.settings import Settings
 from algospace.trials import Trials
 
 POLICY, AGAINST = "policy", "other policy"  # names of the judged record, and of the one it is held against
@@ -50,6 +51,7 @@ def evaluate(
     tried: Trials,
     trade_from: pd.Timestamp | None = None,
     against: Policy | None = None,
+    examined: prepared.Decisions = "signals",
 ) -> Evaluation:
     """Replay a policy over bars and judge what came of it.
 
@@ -61,6 +63,8 @@ def evaluate(
         See `algospace.data.bars`; those before ``trade_from`` only warm the features up.
     tried
         How many configurations the policy was chosen among.
+    examined
+        On which bars the confidence is judged: those that it was calibrated on (`prepared.examined`).
 
     Raises
     ------
@@ -83,7 +87,7 @@ def evaluate(
         settings, params, replay, records, found,
         evidence_of(replay.simulation, settings.contract, params, tried), funnel(replay),
         refusals(replay.records), breakdowns(replay, params, settings.seed),
-        confidence_on_candidates(policy, m5, rows, whole, first_row),
+        confidence_on_candidates(policy, m5, rows, whole, first_row, examined),
         regime_vectors(policy, replay.m30, rows, whole, first_row),
         None if against is None else difference(records[POLICY], records[AGAINST], params, settings.seed),
     )  # fmt: skip
@@ -203,15 +207,17 @@ def evidence_of(simulation: Simulation, contract: Contract, params: ExportParams
 
 
 def confidence_on_candidates(
-    policy: Policy, m5: pd.DataFrame, rows: Rows, whole: np.ndarray, first_row: int
+    policy: Policy, m5: pd.DataFrame, rows: Rows, whole: np.ndarray, first_row: int, on: prepared.Decisions
 ) -> Reliability:
     """Compare the calibrated confidence with what happened on every candidate, each with a fresh account.
 
-    Candidates are all bars with a signal, completed synergies or not: of the synergies alone there are too few.
-    ``whole`` bool (n5,) says where the windows are.
+    Candidates are all bars with a signal, completed synergies or not, or completed synergies alone: ``on``, as
+    `prepared.examined` has it. ``whole`` bool (n5,) says where the windows are.
     """
     settings = policy.settings
     wanted = (m5["candidate_direction"].to_numpy() != 0) & whole
+    if on == "synergies":
+        wanted &= m5["gate1_type"].to_numpy() != 0
     wanted[:first_row] = False
     ends = np.flatnonzero(wanted)
     if not len(ends):

@@ -32,7 +32,7 @@ def render(manifest: dict[str, Any]) -> str:
         "## What it was trained on",
         _table(("", ""), [*_source(source), *_splits(data.get("splits", {})), *_quality(provenance)]),
         "## Validation",
-        *_validation(provenance.get("validation", {})),
+        *_validation(provenance.get("validation", {}).get("marl", {})),
         "## Limits",
         "\n".join(f"- {limit}" for limit in LIMITS),
         "## How it is used",

@@ -34,6 +34,13 @@ def test_the_outcome_is_of_the_side_that_the_confidence_speaks_of():
     assert given.found.tolist() == [0.75]
 
 
+def test_the_outcome_is_of_the_entry_after_the_delay():
+    net_r = np.full((3, 2, 5), -1.0)
+    net_r[0, 0, 3] = net_r[1, 1, 3] = net_r[2, 0, 0] = 1.0
+    given = judged([WITH, AGAINST, PASS], [0.5] * 3)._replace(delay=np.full(3, 3))
+    assert exams.won(given, Outcomes(net_r)).tolist() == [True] * 3  # a pass waits for nothing
+
+
 def test_what_is_compared_is_the_calibrated_confidence():
     calibration = Calibration(0.5, -1.0)
     given = exams.worth(judged([WITH] * 3, [0.9] * 3), Outcomes(np.ones((3, 2, 5))), calibration, 0)

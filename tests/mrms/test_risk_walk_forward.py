@@ -89,8 +89,11 @@ def proposals_of(given, venue, params):
 def test_each_block_is_proposed_for_by_the_model_of_its_fold(venue, params):
     given = lessons()
     found, parts = proposals_of(given, venue, params)
-    run = params.model_copy(update={"optimizer": params.optimizer.model_copy(update={"epochs": EPOCHS})})
     for fold in parts:
+        # As many passes over its lessons as the final model makes over all.
+        samples = round(params.optimizer.samples_per_epoch * len(fold.lessons) / N)
+        budget = params.optimizer.model_copy(update={"epochs": EPOCHS, "samples_per_epoch": samples})
+        run = params.model_copy(update={"optimizer": budget})
         model, history = method.train("one", given.of(fold.lessons), None, venue, run, RUNTIME, 5, training.Unsaved())
         assert len(history.history) == EPOCHS
         block = given.of(fold.block)

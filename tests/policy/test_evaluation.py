@@ -11,6 +11,7 @@ from algospace import market, performance, report, trials
 from algospace.calibration import Calibration
 from algospace.data import sessions
 from algospace.errors import InputError
+from algospace.features import windows
 from algospace.policy import breakdown, evaluation, outputs, page
 from algospace.policy.params import ExportParams
 from algospace.policy.simulation import Simulation
@@ -186,6 +187,15 @@ def test_breakdowns_share_out_every_event_and_trade(found):
     assert f"{stamp.hour:02d}:00" in hours
     judged = {row["group"] for row in found.breakdowns["archetype"]}
     assert judged <= {"calm", "volatile", breakdown.UNJUDGED}
+
+
+def test_confidence_is_judged_on_synergies_where_it_was_calibrated_on_these(trading, found, bars):
+    rows = found.replay.rows(trading)
+    whole = windows.complete(rows, trading.settings.features)
+    m5, first = found.replay.m5, found.replay.first_row
+    judged = evaluation.confidence_on_candidates(trading, m5, rows, whole, first, "synergies")
+    expected = ((m5["gate1_type"].to_numpy() != 0) & whole)[first:].sum()
+    assert 0 < judged.counts.sum() == expected < found.confidence.counts.sum()
 
 
 def test_confidence_is_judged_on_every_whole_candidate(found):
