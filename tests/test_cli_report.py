@@ -21,7 +21,10 @@ def bundles(trading, passing, market_bars, section, tmp_path_factory):
     root = tmp_path_factory.mktemp("bundles")
     judging = section("export", ExportParams).model_copy(update={"bootstrap_draws": 20, "random_draws": 20})
     train = monitor.reference(monitor.see(trading, market_bars.iloc[:FIRST]))
-    known = {"data": {"source": {"kind": "synthetic"}}, "train": train, "export": judging.model_dump(mode="json")}
+    known = {
+        "data": {"source": {"kind": "synthetic"}}, "train": train, "export": judging.model_dump(mode="json"),
+        "training": {"marl": {"train_on": "signals"}},
+    }  # fmt: skip
     bundle.write(root / "trading", trading, known)
     bundle.write(root / "passing", passing, known)
     splits = splits_module.boundaries(market_bars, np.digitize(np.arange(len(market_bars)), CUTS).astype(np.int8))
@@ -150,6 +153,7 @@ def test_trials_outside_a_project_are_refused(capsys):
     [
         ("report", "export", {"min_trades": "many"}),
         ("report", "export", []),
+        ("report", "training", {"marl": {}}),
         ("report", "data", {"train_first": "long ago"}),
         ("monitor", "data", {"test_first": "soon"}),
         ("monitor", "train", {"judged": 3, "inputs": {"close": []}}),

@@ -32,12 +32,12 @@ def write_report(arguments: argparse.Namespace) -> None:
     stated = bundle.provenance(manifest, "export")
     with bundle.unfit(f"{bundle.MANIFEST}: provenance.export"):
         judging = ExportParams.model_validate(stated)
+    examined = prepared.examined(bundle.provenance(manifest, "training", "marl", "train_on"))
     other = bundle.load(arguments.against)[0] if arguments.against else None
     ids = [artefacts.sha256(path / bundle.MANIFEST) if path else "" for path in (arguments.bundle, arguments.against)]
     torch.set_num_threads(policy.settings.threads)
     settings, loaded = _judged_bars(arguments, policy.settings, start)
     tried = trials.judged(trials.read())
-    examined = prepared.examined(bundle.provenance(manifest, "training", "marl", "train_on"))
     judged = policy._replace(settings=settings)
     found = evaluation.evaluate(judged, loaded.bars, judging, tried, start, other, examined)
     uses = "Choose nothing by bars that you also judge by. Configurations tried: those of metrics/trials.jsonl here."
