@@ -27,9 +27,8 @@ class Calibration(NamedTuple):
         Where more confidence went with fewer wins it says nothing: the calibrated probability is then the share that
         won, for any confidence; where one outcome alone occurs, that of one win and one loss more (Laplace's rule).
         """
-        share = (won.sum() + 1) / (len(won) + 2)
         if len(set(won.tolist())) < 2:
-            return cls(0.0, float(_logit(share)))
+            return cls(0.0, float(_logit((won.sum() + 1) / (len(won) + 2))))
         from sklearn.linear_model import LogisticRegression  # whoever decides fits nothing
 
         model = LogisticRegression(C=1.0).fit(_logit(confidence)[:, None], won)

@@ -55,7 +55,6 @@ SEEDS = {"random_walk": range(7001, 7021), "planted": range(8001, 8011)}  # fixe
 QUICK_PATHS = {"random_walk": 2, "planted": 1}
 LEVELS = ("deployed", "consensus")
 NONE = 1_000_000  # a limit of so many is none
-LOCK = "requirements.lock"
 VALUES = {
     "data.synthetic.sessions": 1500,
     "data.train_fraction": 0.6,
@@ -241,7 +240,8 @@ def paths(wanted: list[Row], quick: bool, jobs: int, out: Path | None) -> Iterat
 
 def code() -> list[Path]:
     """What a path is run by."""
-    return [*sorted(p for folder in ("algospace", "stages") for p in (ROOT / folder).rglob("*.py")), ROOT / LOCK]
+    modules = sorted(path for folder in ("algospace", "stages") for path in (ROOT / folder).rglob("*.py"))
+    return [*modules, ROOT / "requirements.lock"]
 
 
 def digest(files: list[Path]) -> str:

@@ -35,14 +35,14 @@ def count_test_use(bundle_id: str, test_bars: pd.DataFrame) -> str:
     The bars alone are hashed: other features of the same bars make no new ones.
     """
     rows = pd.util.hash_pandas_object(test_bars, index=False).to_numpy()
-    main = hashlib.sha256(rows.tobytes()).hexdigest()
+    digest = hashlib.sha256(rows.tobytes()).hexdigest()
     lines = TEST_USES.read_text(encoding="utf-8").splitlines() if TEST_USES.exists() else []
     seen = [_use(line, number) for number, line in enumerate(lines, start=1)]
-    if (main, bundle_id) not in seen:
-        seen.append((main, bundle_id))
-        lines.append(json.dumps({"bars": main, "bundle": bundle_id}))
+    if (digest, bundle_id) not in seen:
+        seen.append((digest, bundle_id))
+        lines.append(json.dumps({"bars": digest, "bundle": bundle_id}))
         artefacts.write_bytes(TEST_USES, ("\n".join(lines) + "\n").encode())
-    count = len({bundle for bars, bundle in seen if bars == main})
+    count = len({bundle for bars, bundle in seen if bars == digest})
     return f"These test bars have judged {count} different bundle{'s' if count != 1 else ''} here."
 
 
