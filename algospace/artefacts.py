@@ -169,6 +169,22 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
         file.write(frame)
 
 
+def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read a Parquet file, or some of its columns; a missing or damaged one is an `InputError` that names it."""
+    if not path.is_file():
+        raise InputError(f"{path}: expected a Parquet file, found nothing there")
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputError(f"{path}: expected a whole Parquet file, found a damaged one ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
 def _temporary(path: Path) -> Path:
     """Name of this process' temporary file; those that a killed process left of the same file are removed."""
     for stale in path.parent.glob(f".{escape(path.name)}.*.tmp"):

@@ -23,7 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         module, _, command = arguments.run.partition(".")
-        return getattr(importlib.import_module(f"algospace.commands.{module}"), command)(arguments) or OK
+        code = getattr(importlib.import_module(f"algospace.commands.{module}"), command)(arguments) or OK
+        sys.stdout.flush()  # what cannot be written is told here, not at the interpreter's end
+        return code
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_BUNDLE
@@ -43,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:
-        print(f"error: {error.filename}: expected to read or write there, found: {error.strerror}", file=sys.stderr)
+        where = error.filename or "standard output"
+        print(f"error: {where}: expected to read or write there, found: {error.strerror or error}", file=sys.stderr)
         return BAD_INPUT
     return OK
 

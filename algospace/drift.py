@@ -31,6 +31,11 @@ class Drift(NamedTuple):
         """Whether the index exceeds its bound."""
         return self.psi > self.bound
 
+    @property
+    def judged(self) -> bool:
+        """Whether there were values enough to say."""
+        return self.values > 0 and math.isfinite(self.bound)
+
 
 def reference(values: np.ndarray) -> dict[str, Any]:
     """Edges, shares and number of the finite ones of old values (n,), in time order; ready for JSON.
@@ -118,11 +123,15 @@ def reference_share(happened: int, count: int) -> dict[str, Any]:
 
 
 def compare_share(old: Mapping[str, Any], happened: int, count: int) -> Drift:
-    """Compare how often something happens now with its `reference_share`: the index of the two outcomes."""
+    """Compare how often something happens now with its `reference_share`: the index of the two outcomes.
+
+    The bound is 0.25 or what chance exceeds once in a hundred times; fewer than 20 occasions are not judged.
+    """
     if not count or not old["count"]:
         return Drift(0.0, DRIFTED, count)
     before, now = (np.array([share, 1 - share]) for share in (old["share"], happened / count))
-    return Drift(stability_index(before, now), _bound(before, old["count"], count), count)
+    bound = _bound(before, old["count"], count) if count >= SHORTEST else math.inf
+    return Drift(stability_index(before, now), bound, count)
 
 
 def _bound(population: np.ndarray, old: int, new: int) -> float:

@@ -2,8 +2,8 @@
 
 A line is a JSON object of one configuration: ``config`` (a hash of the params that can move a validation figure),
 ``name``, ``sharpe`` (annual Sharpe ratio of its daily returns on the reporting half of validation), ``changes`` (dotted
-key -> value, where it differs from the committed params), ``sessions`` ([first, last], YYYYMMDD) and ``daily`` (seed ->
-net R of each session there, or null).
+key -> value, where it differs from the committed params), ``sessions`` ([first, last], YYYYMMDD), ``daily`` (seed ->
+net R of each session there, or null) and ``market`` (a hash of the params that say which prices were met).
 """
 
 import hashlib
@@ -33,6 +33,7 @@ class Trial(NamedTuple):
     changes: dict[str, Any]
     sessions: list[int]
     daily: dict[str, list[float]] | None
+    market: str = ""  # lines of before have none
 
 
 class Trials(NamedTuple):
@@ -46,8 +47,18 @@ class Trials(NamedTuple):
 
 def config_hash(params: Mapping[str, Any]) -> str:
     """Name a configuration by its params, all sections but those of `WITHOUT`."""
-    kept = {section: value for section, value in params.items() if section not in WITHOUT}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:DIGITS]
+    return _hash({section: value for section, value in params.items() if section not in WITHOUT})
+
+
+def market_hash(params: Mapping[str, Any]) -> str:
+    """Name the prices that a configuration met: by ``data``, and by the seed where the market may be made of it."""
+    data = params.get("data") or {}
+    drawn = data.get("source") not in ("csv", "parquet")
+    return _hash({"data": data, "seed": params.get("seed") if drawn else None})
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
 def changes(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +109,7 @@ def _trial(line: str) -> Trial | None:
     sessions, daily = trial.sessions, trial.daily
     sound = (
         isinstance(trial.config, str) and isinstance(trial.name, str) and isinstance(trial.changes, dict)
-        and _finite(trial.sharpe)
+        and isinstance(trial.market, str) and _finite(trial.sharpe)
         and isinstance(sessions, list) and all(isinstance(session, int) for session in sessions)
         and (daily is None or (isinstance(daily, dict) and _of_one_length(daily)))
     )  # fmt: skip
@@ -123,6 +134,7 @@ def add(found: Iterable[Trial], path: Path = PATH) -> list[Trial]:
     new = [trial for trial in {trial.config: trial for trial in found}.values() if trial.config not in known]
     if new:
         before = path.read_bytes() if path.exists() else b""
+        before += b"\n" if before and not before.endswith(b"\n") else b""  # an editor's hand
         lines = [json.dumps(trial._asdict(), sort_keys=True, allow_nan=False) + "\n" for trial in new]
         artefacts.write_bytes(path, before + "".join(lines).encode())
     return new
@@ -147,13 +159,14 @@ def judged(trials: list[Trial]) -> Trials:
 def daily_returns(trials: list[Trial]) -> tuple[int, Floats]:
     """Daily returns (sessions, configurations and seeds) on the sessions that most configurations share.
 
-    The first number is that of the configurations, each of which may have several seeds.
+    The first number is that of the configurations, each of which may have several seeds. Another synthetic market has
+    the same days and other prices: only what met the same market is compared.
     """
-    groups: dict[tuple[int, ...], list[Trial]] = {}
+    groups: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in trials:
         if trial.daily:
             length = len(next(iter(trial.daily.values())))
-            groups.setdefault((*trial.sessions, length), []).append(trial)
+            groups.setdefault((trial.market, *trial.sessions, length), []).append(trial)
     if not groups:
         return 0, np.empty((0, 0))
     largest = max(groups.values(), key=len)  # of equals the first

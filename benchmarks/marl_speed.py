@@ -167,7 +167,7 @@ def full_update(repeats: int, compile: bool) -> dict[str, Any]:
     """One update of MAPPO at full size on CUDA, rollout included, beside the bare loop."""
     given = load_profile("full", "marl", MARLParams, PARAMS)
     params = given.ppo.model_copy(
-        update={"num_envs": EPISODES, "num_steps": 16, "num_minibatches": 4, "update_epochs": 4, "target_kl": 1e9}
+        update={"num_envs": EPISODES, "num_steps": 16, "num_minibatches": 4, "target_kl": 1e9}
     )
     here = world(params.num_envs, env.TradingEnv, windows(WARM_UP + BARS_APART * CANDIDATES, "cuda"), 38, "cuda")
     team = trading_team(given).to("cuda")
@@ -216,6 +216,7 @@ def full_update(repeats: int, compile: bool) -> dict[str, Any]:
     return {
         "benchmark": "mappo_full", "device": torch.cuda.get_device_name(), "compile": compile,
         "parameters": sum(p.numel() for p in team.parameters()), "minibatch": size, "parts": parts,
+        "update_epochs": params.update_epochs,
         "training_samples_per_s": round(samples / seconds), "bare_loop_training_samples_per_s": round(samples / least),
         "rest_of_wall_time": round(1 - least / seconds, 3),
         "compiled_log_probs_differ": float(f"{(one - other).abs().max().item():.2g}"),

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from algospace import agents, artefacts, report, trials
 from algospace.calibration import Calibration
 from algospace.data import bars as bars_module
 from algospace.data.splits import TEST, TRAIN
+from algospace.errors import InputError
 from algospace.features import prepared
 from algospace.features.fitted import Fitted
 from algospace.marl.params import MARLParams
@@ -53,8 +53,7 @@ TEST_USES = (
 
 def main() -> None:
     """Bundle, load, replay, judge, report."""
-    seed = load_params("seed", int)
-    runtime = load_params("runtime", RuntimeParams)
+    seed, runtime = load_params("seed", int), load_params("runtime", RuntimeParams)
     params = load_params("export", ExportParams)
     prepared_manifest = artefacts.read_json(MANIFEST)
     settings, marl = load_settings(prepared_manifest), load_params("marl", MARLParams)
@@ -76,7 +75,7 @@ def main() -> None:
         agents.load(weights, header["team"]),
         Calibration(**header["calibration"]),
     )
-    table = pd.read_parquet(MAIN)
+    table = artefacts.read_parquet(MAIN)
     bars, split = table[list(bars_module.SCHEMA)], table["split"].to_numpy()
     train = bars.iloc[: np.flatnonzero(split == TRAIN)[-1] + 1]
     validation = {path.stem: artefacts.read_json(path) for path in VALIDATION}
@@ -94,6 +93,8 @@ def main() -> None:
     start = bars["close_utc"].iloc[np.flatnonzero(split == TEST)[0]]
     examined = prepared.examined(marl.train_on)
     found = evaluation.evaluate(policy, bars, params, tried, trade_from=start, examined=examined)
+    if not evaluation.parity(found.replay, table):
+        raise InputError(f"{MAIN}: expected the features that the bundle computes from its bars, found others")
     uses = provenance.count_test_use(bundle_id, bars[split == TEST])
     shown = page.report_data(
         found, page.source(prepared_manifest["source"]), bundle_id, tried, TEST_USES, "test bars",
@@ -101,8 +102,7 @@ def main() -> None:
     )  # fmt: skip
     artefacts.write_bytes(PAGE, report.render(shown).encode())
     outputs.write(EVALUATION, found)
-    figures = outputs.metrics(found, evaluation.parity(found.replay, table))
-    artefacts.write_json(METRICS, figures | {"verdict": report.headline(shown)})
+    artefacts.write_json(METRICS, outputs.metrics(found, feature_parity=True) | {"verdict": report.headline(shown)})
     print(f"{report.words(shown)}\n{uses}")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from algospace import artefacts, nets, plotting, training
 from algospace.data.splits import REPORT, SELECT, TRAIN
@@ -69,8 +68,8 @@ def read(params: MARLParams, runtime: RuntimeParams) -> exams.Inputs:
     """Read candidates, regimes and proposals of train and both halves of validation."""
     manifest = artefacts.read_json(MANIFEST)
     settings = load_settings(manifest)
-    m5 = prepared.learning_rows(pd.read_parquet(MAIN))
-    vectors = pd.read_parquet(VECTORS)
+    m5 = prepared.learning_rows(artefacts.read_parquet(MAIN))
+    vectors = artefacts.read_parquet(VECTORS)
     rows = windows.prepared_rows(
         m5, prepared.read_regime_rows(ROWS), Fitted.from_tensors(artefacts.read_tensors(FITTED)[0])
     )
@@ -81,7 +80,7 @@ def read(params: MARLParams, runtime: RuntimeParams) -> exams.Inputs:
         events = m5.iloc[ends]
         regime = prepared.regime_vectors_at(events, vectors)
         if code == TRAIN:  # out-of-fold: what the agents learn on must not be better than what they will see
-            proposal = Proposal.from_table(pd.read_parquet(PROPOSALS), ends)
+            proposal = Proposal.from_table(artefacts.read_parquet(PROPOSALS), ends)
         else:
             proposal = propose(risk, states(events, regime), events, settings.contract.tick)
         return exams.material(m5, ends, rows, regime, proposal, settings, runtime.device, params.pretraining)

@@ -77,9 +77,9 @@ def read(params: MRMSParams) -> Inputs:
     """Read the candidates, and run every cell of the grid through the bars."""
     contract = prepared.contract(artefacts.read_json(MANIFEST))
     columns = {*prepared.MARKET_COLUMNS, *EVENT, "is_decidable"}
-    main_table = prepared.learning_rows(pd.read_parquet(MAIN, columns=sorted(columns)))
+    main_table = prepared.learning_rows(artefacts.read_parquet(MAIN, columns=sorted(columns)))
     venue = market.Venue.of(main_table, contract, load_params("market", market.MarketParams))
-    events, vectors = pd.read_parquet(EVENTS), pd.read_parquet(VECTORS)
+    events, vectors = artefacts.read_parquet(EVENTS), artefacts.read_parquet(VECTORS)
 
     def of_split(code: int) -> Lessons:
         chosen = events[events["split"] == code].reset_index(drop=True)

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from algospace import artefacts, planted, synthetic
 from algospace.data import contracts, quality, sources, splits
 from algospace.data.bars import M5_MINUTES
@@ -51,6 +49,9 @@ def main() -> None:
     if loaded.quality["session_jumps"]:
         print(f"{loaded.quality['session_jumps']} opens lie over 10 % from the last close: rolls? (data.rolls)")
 
+    if loaded.quality["zero_volume_rows"] == loaded.quality["rows"]:
+        print("no bar has a volume: whatever rests on it is absent or constant (data.columns)")
+
     source = loaded.source | ({"tried": tried} if tried else {})
 
     codes = splits.split(bars, data)
@@ -69,7 +70,7 @@ def main() -> None:
     artefacts.write_json(
         MANIFEST, outputs.manifest(files, source, data, contract, dates, names, loaded.quality, condition)
     )
-    main_table = pd.read_parquet(MAIN, columns=list(outputs.COUNTED))
+    main_table = artefacts.read_parquet(MAIN, columns=list(outputs.COUNTED))
     figures = outputs.figures(main_table, loaded.quality, source, rates, health.summary(condition))
     artefacts.write_json(METRICS, figures)
     print(outputs.told(figures, dates))

@@ -7,8 +7,6 @@ Several processes share the training: ``torchrun --standalone --nproc-per-node=N
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from algospace import artefacts, nets, plotting, training
 from algospace.features import prepared
 from algospace.features.params import FeatureParams
@@ -44,7 +42,7 @@ def main() -> None:
     stage.make_deterministic(runtime, seed)
 
     table, windows = read()
-    known = prepared.learning_rows(pd.read_parquet(MAIN, columns=list(COLUMNS)))
+    known = prepared.learning_rows(artefacts.read_parquet(MAIN, columns=list(COLUMNS)))
     bars = HalfHours.of(known)
     mark = plotting.watermark(artefacts.read_json(MANIFEST)["source"])
 

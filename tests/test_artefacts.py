@@ -198,6 +198,19 @@ def test_same_bytes_in_another_process(tmp_path):
         assert there.stdout.split() == here
 
 
+@pytest.mark.parametrize("cut", [0, 3, 200, -1, -500])
+def test_parquet_that_is_damaged_is_named(tmp_path, cut):
+    path = tmp_path / "a.parquet"
+    with pytest.raises(InputError, match=r"a\.parquet: expected a Parquet file, found nothing there"):
+        artefacts.read_parquet(path)
+    artefacts.write_parquet(path, pd.DataFrame({"x": np.arange(1000.0)}))
+    assert len(artefacts.read_parquet(path, columns=["x"])) == 1000
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"a\.parquet: expected a whole Parquet file, found a damaged one") as caught:
+        artefacts.read_parquet(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert artefacts.sha256(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()

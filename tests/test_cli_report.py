@@ -110,6 +110,16 @@ def test_monitor_tells_drift_by_its_exit_code(bundles, csv, market_bars, tmp_pat
     assert (code, "drifted" in out) == (1, True), err
 
 
+def test_monitor_says_what_it_could_not_judge(bundles, market_bars, tmp_path, capsys):
+    few = as_csv(market_bars.iloc[:60], tmp_path / "few.csv")
+    assert "go on after the features' warm-up" in refused(capsys, 2, "monitor", bundles / "trading", few)
+    some = as_csv(market_bars.iloc[: FIRST // 2], tmp_path / "some.csv")
+    assert cli.main(["monitor", str(bundles / "trading"), str(some)]) in (0, 1)
+    *table, last = capsys.readouterr().out.splitlines()
+    left = sum(line.endswith("not judged") for line in table)
+    assert last.startswith(f"{left} not judged, of too few values; ") == (left > 0)
+
+
 def test_bars_of_train_are_told_from_others(bundles, csv, market_bars, tmp_path, capsys):
     day = str(market_bars["close_utc"].iloc[FIRST + 600])
     for argv in (["monitor", bundles / "learnt", csv], ["report", bundles / "learnt", csv, "--out", tmp_path / "o"]):

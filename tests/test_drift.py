@@ -75,6 +75,13 @@ def test_a_short_stretch_of_a_slow_variable_is_no_drift(count, most):
     assert drift.compare(train, slow(1, count) + 80.0).drifted
 
 
+@pytest.mark.parametrize(("count", "judged"), [(3, False), (19, False), (20, True)])
+def test_what_happened_on_a_few_occasions_is_not_judged(count, judged):
+    found = drift.compare_share(drift.reference_share(60, 346), 3, count)
+    assert (found.judged, found.drifted) == (judged, False)
+    assert drift.compare_share(drift.reference_share(60, 346), count, count).drifted == judged
+
+
 def test_fewer_values_than_any_stretch_are_not_judged():
     found = drift.compare(drift.reference(RNG(0).normal(size=2000)), np.full(19, 9.0))
     assert (found.bound, found.values, found.drifted) == (np.inf, 19, False)

@@ -73,6 +73,13 @@ def dvc(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def run_stage(folder: Path, stage: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment(), capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+
+
 def lock(folder: Path) -> bytes:
     return (folder / "dvc.lock").read_bytes()
 
@@ -99,6 +106,23 @@ def test_the_bundle_was_loaded_back_and_agrees_with_prepare(finished):
     assert figures["feature_parity"] is True
     assert figures["funnel"]["synergies"] > 0
     assert "SYNTHETIC DATA" in (finished / "reports/report.html").read_text(encoding="utf-8")
+
+
+def test_features_that_the_bundle_does_not_compute_are_refused(finished, tmp_path):
+    """What DVC cannot see while a stage runs: a table that was altered since it was hashed."""
+    folder = tmp_path / "altered"
+    shutil.copytree(finished, folder, symlinks=True)
+    path = folder / "data/prepared/main_training_data.parquet"
+    table = pd.read_parquet(path)
+    table.loc[len(table) - 50, "momentum_5"] += 1e-9
+    path.unlink()
+    table.to_parquet(path)
+    (folder / "metrics/export.json").unlink()
+    done = run_stage(folder, "export")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "main_training_data.parquet: expected the features that the bundle computes from its bars" in line
+    assert not (folder / "metrics/export.json").exists()
 
 
 def test_no_test_bar_is_among_the_golden_ones(finished):
@@ -174,11 +198,7 @@ def test_a_risk_parameter_reruns_risk_and_what_follows(finished, tmp_path):
 def test_bad_params_end_in_one_line_and_exit_code_2(tmp_path, key, value, message):
     folder = repository(tmp_path / "bad")
     set_params(folder / "params.yaml", {key: value})
-    stage = "rde" if key.startswith("rde") else "prepare"
-    done = subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment(), capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
+    done = run_stage(folder, "rde" if key.startswith("rde") else "prepare")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert message in line

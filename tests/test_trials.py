@@ -101,6 +101,32 @@ def test_overfitting_needs_ten_configurations_on_the_same_sessions():
     assert trials.judged(best).overfitting == 0.0
 
 
+def test_overfitting_compares_nothing_between_two_markets():
+    """A synthetic market of another seed has the same days, other prices."""
+    drawn, real = {"source": "synthetic"}, {"source": "csv", "files": ["a.csv"]}
+    markets = [trials.market_hash({"data": data, "seed": seed}) for data in (drawn, real) for seed in (42, 43)]
+    assert markets[0] != markets[1]
+    assert markets[2] == markets[3], "a file's bars are the same under any seed"
+    nine = [trial(k, daily=daily(k))._replace(market=markets[0]) for k in range(9)]
+    elsewhere = [trial(50 + k, daily=daily(k))._replace(market=markets[1]) for k in range(3)]
+    assert trials.daily_returns(nine + elsewhere)[0] == 9
+
+
+def test_a_line_without_an_end_is_not_written_on(tmp_path):
+    path = tmp_path / "trials.jsonl"
+    trials.add([trial(1)], path)
+    path.write_bytes(path.read_bytes().rstrip())
+    trials.add([trial(2)], path)
+    assert trials.read(path) == [trial(1), trial(2)]
+
+
+def test_a_line_of_before_has_no_market(tmp_path):
+    line = trial(1)._asdict()
+    del line["market"]
+    (tmp_path / "trials.jsonl").write_text(json.dumps(line) + "\n")
+    assert trials.read(tmp_path / "trials.jsonl") == [trial(1)]
+
+
 def test_too_few_sessions_say_so():
     ten = [trial(k, daily=daily(k, sessions=3)) for k in range(10)]
     assert trials.judged(ten).overfitting_why_not == "3 sessions are too few"

@@ -64,12 +64,15 @@ def print_drift(arguments: argparse.Namespace) -> int:
         findings = monitor.compare(train, seen)
     known = _already_known(manifest, loaded.bars, start)
     print(f"{'':<12}{'':<44}{'PSI':>8}{'bound':>8}{'values':>10}")
-    for kind, name, (psi, bound, values) in findings:
-        print(f"{kind:<12}{name:<44}{psi:8.3f}{bound:8.3f}{values:10,}{'  drifted' if psi > bound else ''}")
+    for kind, name, found in findings:
+        word = "" if found.judged else "  not judged"
+        word = "  drifted" if found.drifted else word
+        print(f"{kind:<12}{name:<44}{found.psi:8.3f}{found.bound:8.3f}{found.values:10,}{word}")
     if known:
         print(known, file=sys.stderr)
-    drifted = sum(finding.drift.drifted for finding in findings)
-    print(f"{drifted} of {len(findings)} drifted: {'these bars are not like train' if drifted else 'like train'}")
+    drifted, judged = (sum(getattr(finding.drift, name) for finding in findings) for name in ("drifted", "judged"))
+    left = f"{len(findings) - judged} not judged, of too few values; " if judged < len(findings) else ""
+    print(f"{left}{drifted} of {judged} drifted: {'these bars are not like train' if drifted else 'like train'}")
     return DRIFTED if drifted else OK
 
 

@@ -48,16 +48,17 @@ class SegmentStream:
     """Numbers the runs of bars without a hole between them: sessions, and the halves of one that has a pause."""
 
     def __init__(self) -> None:
-        self._close = np.iinfo(np.int64).min
+        self._close, self._session = np.iinfo(np.int64).min, -1
         self._number = 0
 
     def update(self, bars: pd.DataFrame | Columns) -> IntArray:
         """Return the numbers of the next bars (n,), from 1 on."""
-        start, close = to_ms(bars["start_utc"]), to_ms(bars["close_utc"])
+        start, close, session = to_ms(bars["start_utc"]), to_ms(bars["close_utc"]), np.asarray(bars["session_id"])
         begins = start != np.append(self._close, close[:-1])[: start.size]
+        begins |= session != np.append(self._session, session[:-1])[: start.size]  # some markets never pause
         numbers: IntArray = self._number + np.cumsum(begins)
         if start.size:
-            self._close, self._number = int(close[-1]), int(numbers[-1])
+            self._close, self._session, self._number = int(close[-1]), int(session[-1]), int(numbers[-1])
         return numbers
 
 

@@ -37,6 +37,10 @@ def check(raw: RawBars, params: DataParams, calendar: str) -> tuple[Fault, ...]:
     def moment(ms: Any) -> str:
         return f"{np.datetime64(int(ms), 'ms')}"[:19] + "Z"
 
+    def neighbour(i: int) -> str:
+        before = start[:i].max(initial=start.min())
+        return f"before the next, {moment(start[i + 1])}" if start[i] > before else f"after {moment(before)}"
+
     def candle(i: int) -> str:
         return ", ".join(f"{name} {rows[name].iat[i]:g}" for name in PRICES)
 
@@ -60,7 +64,7 @@ def check(raw: RawBars, params: DataParams, calendar: str) -> tuple[Fault, ...]:
         (
             "order",
             timed & quality.disordered(rows),
-            lambda i: f"expected a bar that starts after {moment(start[:i].max())}, found {moment(start[i])}",
+            lambda i: f"expected a bar that starts {neighbour(i)}, found {moment(start[i])}",
         ),
         (
             "mark",

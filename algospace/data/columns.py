@@ -22,7 +22,7 @@ _ALIASES = {
     "high": ("high", "h"),
     "low": ("low", "l", "llow"),
     "close": ("close", "c", "last"),
-    "volume": ("volume", "vol", "v"),
+    "volume": ("volume", "vol", "v", "tickvol"),
     "roll": ("roll",),
 }
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -63,16 +63,16 @@ def match(header: Sequence[str], place: str, params: DataParams) -> dict[str, in
     InputError
         A column is missing, or two fit.
     """
-    override = params.columns
+    override = {ours: _bare(title) for ours, title in params.columns.items()}
     unknown = override.keys() - _ALIASES.keys()
     if unknown:
         raise InputError(f"data.columns: expected {', '.join(_ALIASES)}, found {', '.join(sorted(unknown))}")
-    clean = [title.strip().strip("<>") for title in header]
+    clean = [_bare(title) for title in header]
     columns: dict[str, int] = {}
     for ours, aliases in _ALIASES.items():
         if ours == "roll" and params.rolls != "column":
             continue
-        wanted = [override[ours].strip()] if ours in override else [*aliases]
+        wanted = [override[ours]] if ours in override else [*aliases]
         hits = [
             i
             for i, title in enumerate(clean)
@@ -86,7 +86,7 @@ def match(header: Sequence[str], place: str, params: DataParams) -> dict[str, in
             columns[ours] = hits[0]
         elif ours in override:
             raise InputError(
-                f"{place}: expected column {override[ours]!r} (data.columns.{ours}), found {_list(header)}"
+                f"{place}: expected column {params.columns[ours]!r} (data.columns.{ours}), found {_list(header)}"
             )
     for ours in VALUES:
         if ours not in columns:
@@ -98,6 +98,11 @@ def match(header: Sequence[str], place: str, params: DataParams) -> dict[str, in
     if not columns.keys() & {*TIMES}:
         raise InputError(f"{place}: expected a column for datetime (data.columns), found {_list(header)}")
     return columns
+
+
+def _bare(title: str) -> str:
+    """A title without the brackets that MetaTrader puts round it."""
+    return title.strip().strip("<>")
 
 
 def _list(header: Sequence[str]) -> str:

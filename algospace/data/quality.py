@@ -88,10 +88,15 @@ def bad_volume(rows: pd.DataFrame) -> Mask:
 
 
 def disordered(rows: pd.DataFrame) -> Mask:
-    """Mark rows that do not start later than every row before them."""
+    """Mark rows that do not start later than every row before them.
+
+    One row ahead of both that follow, which go on after the row before, has a stamp gone wrong: it is marked, not they.
+    """
     start = to_ms(rows["start_utc"])  # without a time it is the least int64, so it changes no maximum
     mask = np.zeros(start.size, np.bool_)
-    mask[1:] = np.maximum.accumulate(start)[:-1] >= start[1:]
+    mask[:-2] = (start[:-2] > start[1:-1]) & (start[:-2] > start[2:])
+    mask[1:-2] &= start[2:-1] > start[:-3]
+    mask[1:] |= np.maximum.accumulate(np.where(mask, _LEAST, start))[:-1] >= start[1:]
     return mask
 
 

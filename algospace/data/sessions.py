@@ -42,6 +42,10 @@ _LATER_CLOSES = {
 _QUARTER_LATER = ("CME Globex Equity", "CMEGlobex_CL")
 _QUARTER_FIRST, _QUARTER_LAST = pd.Timestamp("2012-11-19"), pd.Timestamp("2015-09-18")
 
+# The library has a session of spot foreign exchange from Saturday evening to Sunday evening, when nobody trades.
+_NO_SUNDAYS = ("FOREX", "Forex", "FX")
+_SUNDAY = 6
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -87,14 +91,17 @@ def sessions(calendar: str, first: Any, last: Any) -> pd.DataFrame:
     InputError
         No such calendar, or one without sessions (``data.calendar``).
     """
+    known = _calendar(calendar)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            schedule = _calendar(calendar).schedule(start_date=first, end_date=last)
+            schedule = known.schedule(start_date=first, end_date=last)
         except (NotImplementedError, ValueError):  # a name that the library knows, without hours to it
             raise InputError(
                 f"data.calendar: expected a calendar whose sessions are known, found {calendar!r}"
             ) from None
+    if calendar in _NO_SUNDAYS:
+        schedule = schedule[pd.DatetimeIndex(schedule.index).day_of_week != _SUNDAY]
     schedule["market_close"] = _mended(calendar, schedule["market_close"])
     columns = {"open_utc": "market_open", "close_utc": "market_close"}
     if "break_start" in schedule:

@@ -43,18 +43,19 @@ class Loaded(NamedTuple):
     minutes: int  # length of a bar: 5 or 30
 
 
-def find(params: DataParams, raw_dir: Path) -> list[Path]:
-    """Find the files of ``data.files`` below ``raw_dir``, or raise InputError."""
-    if not params.files:
-        raise InputError(f"data.files: expected at least one path below {raw_dir.as_posix()}, found none")
-    for name in params.files:
+def find(params: DataParams, raw_dir: Path, key: str = "files") -> list[Path]:
+    """Find the files of ``data.files``, or of another key, below ``raw_dir``, or raise InputError."""
+    names: list[str] = getattr(params, key)
+    if not names:
+        raise InputError(f"data.{key}: expected at least one path below {raw_dir.as_posix()}, found none")
+    for name in names:
         path = PurePath(name)
         if path.is_absolute() or ".." in path.parts:  # links are followed: DVC may link data/raw to its cache
-            raise InputError(f"data.files: expected a path below {raw_dir.as_posix()}, found {name!r}")
+            raise InputError(f"data.{key}: expected a path below {raw_dir.as_posix()}, found {name!r}")
         if not (raw_dir / name).is_file():
             found = "a directory" if (raw_dir / name).is_dir() else "none"
-            raise InputError(f"{(raw_dir / name).as_posix()}: expected a bar file (data.files), found {found}")
-    return [raw_dir / name for name in params.files]
+            raise InputError(f"{(raw_dir / name).as_posix()}: expected a bar file (data.{key}), found {found}")
+    return [raw_dir / name for name in names]
 
 
 def confine(params: DataParams, raw_dir: Path) -> None:
@@ -65,10 +66,10 @@ def confine(params: DataParams, raw_dir: Path) -> None:
     InputError
         Naming the file and where it leads.
     """
-    for name in (*params.files, *params.m30_files):
+    for key, name in [("files", name) for name in params.files] + [("m30_files", name) for name in params.m30_files]:
         target = Path(os.path.realpath(raw_dir / name))
         if not target.is_relative_to(os.path.realpath(raw_dir)) and target.parts[-4:-2] != _DVC_CACHE:
-            raise InputError(f"data.files: expected a path below {raw_dir.as_posix()}, found {name!r}: {target}")
+            raise InputError(f"data.{key}: expected a path below {raw_dir.as_posix()}, found {name!r}: {target}")
 
 
 def read(params: DataParams, raw_dir: Path, *, m30: bool = False) -> RawBars:
@@ -213,6 +214,7 @@ def _m30_files(params: DataParams, calendar: str, raw_dir: Path) -> list[tuple[R
     """Read and check ``data.m30_files``, where there are any."""
     if not params.m30_files:
         return []
+    find(params, raw_dir, "m30_files")  # whose refusals name the key
     m30 = read(params.model_copy(update={"files": params.m30_files, "rolls": "none"}), raw_dir, m30=True)
     if m30.minutes != M30_MINUTES:
         raise InputError(

@@ -168,12 +168,12 @@ class FeatureStream:
         contract = m5["contract_id"]
         for number in np.unique(contract):
             self._factors[int(number)] = float(factor[(contract == number).argmax()])
-        self._factors = dict(list(self._factors.items())[-2:])
         old = (m30_contract >= 0) & (m30_contract != contract)
         if old.any():
             ratio = np.array([self._factors[int(number)] for number in m30_contract[old]]) / factor[old]
             for name in PRICED:
                 m5[f"m30_{name}"][old] *= ratio
+        self._factors = dict(list(self._factors.items())[-2:])
 
     def _add_gate1(self, m5: dict[str, Any], news: np.ndarray) -> None:
         """Add events, Gate 1 and candidates; ``news`` marks the bars at which a 30-minute signal is an event."""

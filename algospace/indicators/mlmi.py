@@ -1,7 +1,7 @@
 """MLMI, the machine learning market indicator: a k-nearest-neighbour vote on what followed similar crosses.
 
 Whenever two weighted moving averages of the Heiken Ashi close cross, the pair of smoothed relative strengths
-(slow, fast) is remembered; the next cross labels it +1 if the raw close has risen since, else -1. The value
+(slow, fast) is remembered; the next cross labels it -1 if the raw close has fallen since, else +1. The value
 of a bar is the smoothed mean label of the ``k`` remembered points nearest to the bar's own pair.
 """
 

@@ -13,7 +13,7 @@ from algospace import trials
 from algospace.pipeline import status
 from algospace.pipeline.config import PARAMS, lookup, with_exponents
 from algospace.pipeline.stage import LOGS
-from algospace.trials import Trial, changes, config_hash
+from algospace.trials import Trial, changes, config_hash, market_hash
 
 METRICS = "metrics/marl.json"
 SHARPE = "report.trained.sharpe"  # where METRICS has the annual Sharpe ratio of the reporting half
@@ -121,7 +121,7 @@ def _trial(name: str, params: Mapping[str, Any], base: Mapping[str, Any], read: 
     if not isinstance(value, int | float):
         return None
     sessions, daily = daily_of(read(DAILY))
-    return Trial(config_hash(params), name, value, changes(params, base), sessions, daily)
+    return Trial(config_hash(params), name, value, changes(params, base), sessions, daily, market_hash(params))
 
 
 def daily_of(table: str | None) -> tuple[list[int], dict[str, list[float]] | None]:

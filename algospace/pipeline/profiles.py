@@ -10,7 +10,7 @@ import yaml
 from algospace import artefacts
 from algospace.errors import InputError
 from algospace.params import Params
-from algospace.pipeline.config import PARAMS, load_params, read_yaml
+from algospace.pipeline.config import PARAMS, load_params, lookup, read_yaml
 
 P = TypeVar("P", bound=Params)
 
@@ -34,16 +34,21 @@ def switch_profile(name: str, path: Path = PARAMS) -> list[str]:
     `default` brings back the default of every key that any profile changes; other keys are never touched.
     """
     values = _values(name)
-    read_yaml(path)
+    content = read_yaml(path)
     text = path.read_text(encoding="utf-8")
     changes = []
     for key, value in values.items():
-        node = _node(yaml.compose(text, Loader=yaml.SafeLoader), key, path)
-        start, end = node.start_mark.index, node.end_mark.index
-        old, new = text[start:end], value if isinstance(value, str) else json.dumps(value)
-        if yaml.safe_load(old) != value:
-            changes.append(f"{key}: {old} -> {new}")
+        found, node = _pair(yaml.compose(text, Loader=yaml.SafeLoader), key, path)
+        if lookup(content, key) == value:
+            continue
+        new = value if isinstance(value, str) else json.dumps(value)
+        if isinstance(node, yaml.CollectionNode) and not node.flow_style:
+            old, text = json.dumps(lookup(content, key)), _on_one_line(text, found, node, new)
+        else:
+            start, end = node.start_mark.index, node.end_mark.index
+            old = text[start:end]
             text = text[:start] + new + _aligned(text[end:], len(new) - len(old))
+        changes.append(f"{key}: {old} -> {new}")
     if changes:
         artefacts.write_bytes(path, text.encode())
     return changes
@@ -58,14 +63,27 @@ def _values(name: str) -> dict[str, Any]:
     return values if name == "default" else values | {key: pair[1] for key, pair in known[name].items()}
 
 
-def _node(node: Any, key: str, path: Path) -> Any:
-    """Find the YAML node of a dotted key's value."""
+def _pair(root: yaml.Node | None, key: str, path: Path) -> tuple[yaml.Node, yaml.Node]:
+    """Find the YAML nodes of a dotted key's last name and of its value."""
+    node = root
+    pair: tuple[yaml.Node, yaml.Node] | None = None
     for name in key.split("."):
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        node = next((value for found, value in pairs if found.value == name), None)
-    if node is None:
+        pair = next((pair for pair in pairs if pair[0].value == name), None)
+        node = pair[1] if pair else None
+    if pair is None:
         raise InputError(f"{path}: {key}: expected this key, found none")
-    return node
+    return pair
+
+
+def _on_one_line(text: str, key: yaml.Node, value: yaml.CollectionNode, new: str) -> str:
+    """Text with a value that stood on lines of its own, behind dashes say, as ``new`` behind its key."""
+    head = text.index(":", key.end_mark.index) + 1
+    last: yaml.Node = value
+    while isinstance(last, yaml.CollectionNode) and not last.flow_style:  # whose end mark is where the next key begins
+        last = last.value[-1][1] if isinstance(last, yaml.MappingNode) else last.value[-1]
+    between = text[head : value.start_mark.index].rstrip()
+    return f"{text[:head]} {new}{between}{text[last.end_mark.index :]}"
 
 
 def _aligned(rest: str, longer: int) -> str:

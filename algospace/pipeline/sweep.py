@@ -25,7 +25,7 @@ from algospace.params import Params
 from algospace.pipeline import experiments, stage, status, training_state
 from algospace.pipeline.config import PARAMS, lookup, read_yaml, replace, with_exponents
 from algospace.pipeline.space import Space, Values, section_of
-from algospace.trials import Trial, changes, config_hash
+from algospace.trials import Trial, changes, config_hash, market_hash
 
 SWEPT = status.STAGES[1:-1]  # the stages that train
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -122,7 +122,9 @@ def _trial(number: int, last: training.Attempt, values: Values, params: dict[str
         replace(ran, key, value)
     sessions, daily = experiments.daily_of(last.daily)
     assert last.sharpe is not None
-    return Trial(config_hash(ran), f"sweep-{number}", last.sharpe, changes(ran, base), sessions, daily)
+    return Trial(
+        config_hash(ran), f"sweep-{number}", last.sharpe, changes(ran, base), sessions, daily, market_hash(ran)
+    )
 
 
 def command(study: optuna.Study) -> str:

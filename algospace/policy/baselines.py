@@ -84,8 +84,8 @@ def random_traders(
     """Draw traders with as many trades, on the same sides, held as long, at moments of chance.
 
     A trade of theirs enters at the next open after a bar drawn from all those that leave it the time to be held within
-    the session, and exits at the close of its last bar, both with slippage and commission. Its R is the stop that was
-    proposed for the real trade, in ATR, at its own moment. Sides are dealt anew to the trades, which keeps their mix.
+    the session, and exits at the close of its last bar, both with slippage and commission. Its R is the real trade's
+    stop, in ATR, at its own moment. Sides are dealt anew to the trades, which keeps their mix.
     """
     costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
     bars = market.Bars.of(m5)
@@ -95,7 +95,8 @@ def random_traders(
     rng = np.random.default_rng(seed)
     side = rng.permuted(np.tile(trades["side"].to_numpy(np.float64), (draws, 1)), axis=1)
     total = np.zeros(draws)
-    for k, (held, stop_atr) in enumerate(trades[["bars", "stop_atr"]].itertuples(index=False)):
+    stops = trades["stop_distance"].to_numpy() / atr[trades["row"].to_numpy()]  # as proposed, or moved behind a level
+    for k, (held, stop_atr) in enumerate(zip(trades["bars"], stops, strict=True)):
         pool = np.flatnonzero(usable & (rows + held <= bars.session_end))
         at = pool[rng.integers(0, len(pool), draws)]
         move = side[:, k] * (bars.close[at + held] - bars.open[at + 1]) - 2 * costs.slippage

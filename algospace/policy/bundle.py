@@ -182,7 +182,7 @@ def _digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(artefacts.json_bytes(manifest)).hexdigest()
 
 
-def load(directory: Path, engine: Literal["pytorch", "onnx"] = "pytorch") -> tuple[Policy, dict[str, Any]]:
+def load(directory: Path | str, engine: Literal["pytorch", "onnx"] = "pytorch") -> tuple[Policy, dict[str, Any]]:
     """Verify a bundle and return its policy and its manifest.
 
     With the engine ``onnx`` ONNX Runtime runs the 50 passes of the consensus; numbers differ by less than 1e-5.
@@ -192,6 +192,7 @@ def load(directory: Path, engine: Literal["pytorch", "onnx"] = "pytorch") -> tup
     BundleError
         For a bundle that `verify` refuses or whose content does not fit together.
     """
+    directory = Path(directory)
     manifest = verify(directory)
     with unfit(str(directory)):
         settings = {

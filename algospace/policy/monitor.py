@@ -54,7 +54,7 @@ def see(policy: Policy, bars: pd.DataFrame, start: pd.Timestamp | None = None) -
         (tuple(f"side_{name}" for name in table_module.SIDE), rows.side[counted]),
     )
     inputs = {name: values[:, k] for names, values in parts for k, name in enumerate(names)}
-    if not any(np.isfinite(values).any() for values in inputs.values()):
+    if not windows.complete(rows, policy.settings.features)[counted].any():
         raise InputError(f"expected bars that go on after the features' warm-up, found {len(bars)} within it")
     return Seen(inputs, [record for record in replay.records if "consensus" in record])
 

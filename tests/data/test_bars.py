@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from algospace.data.bars import (
     SCHEMA,
     Resampler,
+    SegmentStream,
     assign_sessions,
     columns,
     fill_gaps,
@@ -60,6 +61,18 @@ def test_gap_filling_skips_the_break(day, calendar):
     raw = day("2019-11-26", "2019-11-26", calendar)
     bars = fill_gaps(assign_sessions(raw.drop(range(200, 272)), calendar, 5), calendar, 5)
     assert bars["start_utc"].tolist() == raw["start_utc"].tolist()
+
+
+@pytest.mark.parametrize("calendar", ["NYSE", "24/5", "24/7", "us_futures", "FOREX"])
+def test_a_segment_ends_with_its_session_where_markets_never_pause_too(day, calendar):
+    bars = fill_gaps(assign_sessions(day("2024-03-05", "2024-03-08", calendar), calendar, 5), calendar, 5)
+    whole = SegmentStream().update(bars)
+    begins = np.flatnonzero(np.diff(bars["session_id"])) + 1
+    assert len(begins) == 3
+    assert set(begins) == set(np.flatnonzero(np.diff(whole)) + 1)
+    stream = SegmentStream()
+    parts = [stream.update(bars.iloc[k : k + 7]) for k in range(0, len(bars), 7)]
+    assert np.concatenate(parts).tolist() == whole.tolist()
 
 
 @given(cut=st.integers(0, 215))

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from algospace.data.sessions import bars_per_session, covering, locate, sessions, slots
+from algospace.data.sessions import bars_per_session, covering, locate, per_year, sessions, slots
 from algospace.errors import InputError
 
 
@@ -67,8 +67,16 @@ def test_a_range_does_not_change_its_sessions():
 
 
 def test_unknown_calendar():
-    with pytest.raises(InputError, match=r"data\.calendar: expected a calendar .* found 'MOON'"):
+    with pytest.raises(InputError, match=r"data\.calendar: expected a calendar .* such as 'NYSE' .* found 'MOON'"):
         covering("MOON", 0, 1)
+
+
+@pytest.mark.parametrize("calendar", ["FOREX", "FX", "Forex"])
+def test_foreign_exchange_trades_five_days_a_week(calendar):
+    week = sessions(calendar, "2024-03-08", "2024-03-15")
+    assert week["session_id"].tolist() == [20240308, 20240311, 20240312, 20240313, 20240314, 20240315]
+    assert str(week["open_utc"].iloc[1]) == "2024-03-10 21:00:00+00:00", "Sunday evening is Monday's"
+    assert per_year(calendar, 20240101, 20241231) == 262
 
 
 @pytest.mark.parametrize("calendar", ["ASEX", "XSGO"])

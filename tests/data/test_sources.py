@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import re
 
 import numpy as np
 import pandas as pd
@@ -183,6 +184,45 @@ def test_files_must_be_there_and_below_the_folder(tmp_path, csv, files, expected
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match=expected):
         load(csv(files=files), SPY, tmp_path)
+    if files:
+        (tmp_path / "a.csv").write_text(HEADER + GOOD)
+        with pytest.raises(InputError, match=expected.replace("data.files", "data.m30_files")) as caught:
+            load(csv(m30_files=files), SPY, tmp_path)
+        assert "data.m30_files" in str(caught.value)
+
+
+STAMPS = [f"2018-01-02 {14 + m // 60}:{m % 60:02}" for m in range(30, 100, 5)]
+
+
+@pytest.mark.parametrize(
+    ("row", "stamp", "expected"),
+    [
+        (
+            4,
+            "2028-01-03 14:50",
+            "a.csv:6: expected a bar that starts before the next, 2018-01-02T14:55:00Z",
+        ),
+        (
+            4,
+            "2018-11-02 14:50",
+            "a.csv:6: expected a bar that starts before the next, 2018-01-02T14:55:00Z",
+        ),
+        (
+            0,
+            "2028-01-03 14:50",
+            "a.csv:2: expected a bar that starts before the next, 2018-01-02T14:35:00Z",
+        ),
+        (4, "2018-01-02 14:30", "a.csv:6: expected a bar that starts after 2018-01-02T14:45:00Z, found 2018"),
+    ],
+)
+def test_one_stamp_gone_wrong_is_that_row_s_fault(tmp_path, csv, row, stamp, expected):
+    stamps = [stamp if k == row else right for k, right in enumerate(STAMPS)]
+    (tmp_path / "a.csv").write_text(HEADER + "".join(f"{at}:00,10,12,9,11,5\n" for at in stamps))
+    with pytest.raises(RefusedBars, match=re.escape(expected)):
+        load(csv(), SPY, tmp_path)
+    kept = load(csv(on_invalid="drop", min_quality=0.0), SPY, tmp_path)
+    assert [fault.total for fault in kept.faults if fault.kind == "order"] == [1]
+    assert len(kept.bars) >= len(STAMPS) - 1
 
 
 @pytest.mark.parametrize(
@@ -207,6 +247,8 @@ def test_wrong_keys_are_named(tmp_path, csv, change, expected):
         ("TIMESTAMP,O,H,L,C,V", {}),
         (" Date_Time , open,high,low,close,Vol", {}),
         ("<Date>,<Open>,<High>,<Low>,<Close>,<Vol>", {}),
+        ("<Date>,<Open>,<High>,<Low>,<Close>,<TickVol>", {}),
+        ("<Date>,<Open>,<High>,<Low>,<Close>,<TickVol>", {"volume": "<TickVol>"}),
         (
             "when,op,hi,lo,Px,Close",
             {"datetime": "when", "open": "op", "high": "hi", "low": "lo", "close": "Px", "volume": "Close"},

@@ -108,6 +108,14 @@ def test_a_roll_is_no_move(build, fewer):
         np.testing.assert_allclose(after[name], before[name], rtol=1e-6, atol=1e-9, err_msg=name)
 
 
+def test_any_number_of_rolls_may_lie_in_a_chunk(settings, build, fitted_state, fewer):
+    starts = np.flatnonzero(np.diff(fewer["session_id"].to_numpy())) + 1
+    bars = rolled(rolled(rolled(fewer, 1.1, int(starts[4])), 0.9, int(starts[5])), 1.2, int(starts[9]))
+    stream = table.FeatureStream(settings.contract, settings.indicators, settings.gate1, fitted_state.reference)
+    in_chunks = pd.concat([stream.update(chunk).m5 for chunk in table.chunks(bars, 100)])
+    same_bits(in_chunks, build(bars).m5)
+
+
 @pytest.mark.parametrize("kind", NONSENSE)
 def test_what_comes_after_changes_nothing_before(build, gappy, gappy_bars, kind):
     rng = np.random.default_rng(5)

@@ -314,6 +314,16 @@ def test_profile_keeps_comments_and_layout(tmp_path, name):
     assert [line.partition("#")[2] for line in after] == comments
 
 
+@pytest.mark.parametrize("indent", ["  ", "    "])
+def test_profile_replaces_a_list_that_stands_below_its_key(edited, indent):
+    line = next(line for line in PARAMS.read_text().splitlines() if line.startswith("  seeds: "))
+    comment = line[line.index("#") :]
+    path = edited((line, "\n".join([f"  seeds:  {comment}", *(f"{indent}- {seed}  # one" for seed in range(3))])))
+    assert "marl.seeds: [0, 1, 2] -> [0]" in switch_profile("bench", path)
+    assert f"  seeds: [0]  {comment}  # one\n  folds: " in path.read_text()
+    assert leaf(yaml.safe_load(path.read_text()), "marl.seeds") == [0]
+
+
 @pytest.mark.parametrize("name", sorted(profiles()))
 def test_profile_is_valid(tmp_path, name):
     path = tmp_path / "params.yaml"

@@ -121,6 +121,12 @@ def test_random_traders_pay_the_costs_and_keep_sides_and_holding_times(trades, r
     assert found.mean_r == pytest.approx(-np.nanmean(least), rel=0.15)
 
 
+def test_the_r_of_chance_is_by_the_stop_that_the_trade_had(trades, replay, settings):
+    """A stop that was moved behind a level lies twice as far away: what chance makes or loses is half as many R."""
+    near, far = (chance(trades.assign(stop_distance=trades["stop_distance"] * k), replay, settings) for k in (8, 16))
+    assert near.mean_r == pytest.approx(2 * far.mean_r, rel=0.02)
+
+
 def test_a_random_trade_ends_with_its_session(trades, replay, settings):
     """Held as long as a whole session, it can begin nowhere but at the session's first bars."""
     longest = int(replay.m5.groupby("session_id").size().max()) - 1

@@ -71,7 +71,7 @@ def change_tensors(directory, name, edit):
 
 
 def test_round_trip_decides_the_same(written, trading, market_bars):
-    policy, manifest = bundle.load(written[0])
+    policy, manifest = bundle.load(str(written[0]))
     assert manifest["provenance"] == PROVENANCE
     assert policy.settings == trading.settings
     assert policy.calibration == trading.calibration

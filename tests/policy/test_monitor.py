@@ -44,7 +44,7 @@ def test_what_moved_is_named(seen, train):
     assert [f.name for f in monitor.compare(train, moved) if f.drift.drifted] == ["volume_ratio"]
     sure = [record | {"consensus": record["consensus"] | {"probability": 0.99}} for record in seen.records]
     assert "calibrated probability" in drifted(train, seen._replace(records=sure))
-    strict = [record | {"decision": "refuse", "reasons": ["a new limit"]} for record in seen.records]
+    strict = [record | {"decision": "refuse", "reasons": ["a new limit"]} for record in 3 * seen.records]
     assert "a new limit" in drifted(train, seen._replace(records=strict))
 
 
@@ -54,7 +54,7 @@ def drifted(train, seen):
 
 def test_events_that_were_not_judged_say_nothing(passing, market_bars, seen, monkeypatch):
     late = {"decision": "refuse", "reasons": ["gate1: no bar left in the session"]}
-    bars = market_bars.iloc[:600]
+    bars = market_bars.iloc[:2000]
     replay = decide(passing, bars)._replace(records=[late, seen.records[0], late])
     monkeypatch.setattr(monitor, "decide", lambda *_: replay)
     assert monitor.see(passing, bars).records == seen.records[:1]
