@@ -175,14 +175,15 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         raise InputError(f"{path}: expected a Parquet file, found nothing there")
     try:
         return pd.read_parquet(path, columns=columns)
+    except MemoryError:
+        raise
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise InputError(f"{path}: expected a whole Parquet file, found a damaged one ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+        first_line = str(error).partition("\n")[0]
+        raise InputError(
+            f"{path}: expected a whole Parquet file with the columns asked for, found: {first_line}"
+        ) from None
 
 
 def _temporary(path: Path) -> Path:

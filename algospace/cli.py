@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -24,8 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         module, _, command = arguments.run.partition(".")
         code = getattr(importlib.import_module(f"algospace.commands.{module}"), command)(arguments) or OK
-        sys.stdout.flush()  # what cannot be written is told here, not at the interpreter's end
-        return code
+        return _written(code)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_BUNDLE
@@ -45,10 +45,22 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:
-        where = error.filename or "standard output"
+        where = error.filename or "the output"
         print(f"error: {where}: expected to read or write there, found: {error.strerror or error}", file=sys.stderr)
         return BAD_INPUT
     return OK
+
+
+def _written(code: int) -> int:
+    """The exit code once all output has left; the interpreter would fail at its end, with a code of its own."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -107,7 +107,7 @@ def compare(old: Mapping[str, Any], values: np.ndarray) -> Drift:
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
     if not finite.size or not old["count"]:
-        return Drift(0.0, DRIFTED, int(finite.size))
+        return Drift(0.0, math.inf, int(finite.size))
     before = np.array(old["shares"])
     psi = stability_index(before, shares(finite, np.array(old["edges"])))
     near = [index for length, index in old["within"] if length <= finite.size]  # the longest first
@@ -128,7 +128,7 @@ def compare_share(old: Mapping[str, Any], happened: int, count: int) -> Drift:
     The bound is 0.25 or what chance exceeds once in a hundred times; fewer than 20 occasions are not judged.
     """
     if not count or not old["count"]:
-        return Drift(0.0, DRIFTED, count)
+        return Drift(0.0, math.inf, count)
     before, now = (np.array([share, 1 - share]) for share in (old["share"], happened / count))
     bound = _bound(before, old["count"], count) if count >= SHORTEST else math.inf
     return Drift(stability_index(before, now), bound, count)

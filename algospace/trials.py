@@ -51,10 +51,12 @@ def config_hash(params: Mapping[str, Any]) -> str:
 
 
 def market_hash(params: Mapping[str, Any]) -> str:
-    """Name the prices that a configuration met: by ``data``, and by the seed where the market may be made of it."""
+    """Name the prices that a configuration met: by ``data``, and by what a market may be drawn from."""
     data = params.get("data") or {}
     drawn = data.get("source") not in ("csv", "parquet")
-    return _hash({"data": data, "seed": params.get("seed") if drawn else None})
+    planted = drawn and data.get("synthetic", {}).get("market") == "planted"
+    events = {name: params.get(name) for name in ("indicators", "gate1")} if planted else {}
+    return _hash({"data": data, "seed": params.get("seed") if drawn else None} | events)
 
 
 def _hash(content: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ def main() -> None:
     if loaded.quality["session_jumps"]:
         print(f"{loaded.quality['session_jumps']} opens lie over 10 % from the last close: rolls? (data.rolls)")
 
-    if loaded.quality["zero_volume_rows"] == loaded.quality["rows"]:
+    if not bars["volume"].any():
         print("no bar has a volume: whatever rests on it is absent or constant (data.columns)")
 
     source = loaded.source | ({"tried": tried} if tried else {})

@@ -205,8 +205,12 @@ def test_parquet_that_is_damaged_is_named(tmp_path, cut):
         artefacts.read_parquet(path)
     artefacts.write_parquet(path, pd.DataFrame({"x": np.arange(1000.0)}))
     assert len(artefacts.read_parquet(path, columns=["x"])) == 1000
+    with pytest.raises(InputError, match=r"a\.parquet: expected .* the columns asked for, found: No match"):
+        artefacts.read_parquet(path, columns=["y"])
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(InputError, match=r"a\.parquet: expected a whole Parquet file, found a damaged one") as caught:
+    with pytest.raises(
+        InputError, match=r"a\.parquet: expected a whole Parquet file with the columns asked for, found: "
+    ) as caught:
         artefacts.read_parquet(path)
     assert "\n" not in str(caught.value)
 

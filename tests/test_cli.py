@@ -278,6 +278,15 @@ def test_without_a_command_usage_is_shown(capsys):
     assert "usage: algospace" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_stdout_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "algospace.cli", "params"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert done.stderr.startswith("error: the output: expected to read or write there, found: ")
+
+
 def test_closed_pipe_is_no_error(bundle_dir, csv):
     """`algospace decide ... | head -1`."""
     command = f"{sys.executable} -m algospace.cli decide {bundle_dir} {csv} | head -1"

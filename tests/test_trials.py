@@ -107,6 +107,8 @@ def test_overfitting_compares_nothing_between_two_markets():
     markets = [trials.market_hash({"data": data, "seed": seed}) for data in (drawn, real) for seed in (42, 43)]
     assert markets[0] != markets[1]
     assert markets[2] == markets[3], "a file's bars are the same under any seed"
+    planted = {"data": {"source": "synthetic", "synthetic": {"market": "planted"}}, "seed": 42}
+    assert len({trials.market_hash(planted | {"gate1": {"window": k}}) for k in (10, 30)}) == 2, "events follow signals"
     nine = [trial(k, daily=daily(k))._replace(market=markets[0]) for k in range(9)]
     elsewhere = [trial(50 + k, daily=daily(k))._replace(market=markets[1]) for k in range(3)]
     assert trials.daily_returns(nine + elsewhere)[0] == 9

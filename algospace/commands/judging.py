@@ -62,6 +62,8 @@ def print_drift(arguments: argparse.Namespace) -> int:
     seen = monitor.see(policy._replace(settings=settings), loaded.bars, start)
     with bundle.unfit(f"{bundle.MANIFEST}: provenance.train"):
         findings = monitor.compare(train, seen)
+    if not any(finding.drift.judged for finding in findings):
+        raise InputError(f"{arguments.bars}: expected bars enough to judge by, found too few values of every variable")
     known = _already_known(manifest, loaded.bars, start)
     print(f"{'':<12}{'':<44}{'PSI':>8}{'bound':>8}{'values':>10}")
     for kind, name, found in findings:

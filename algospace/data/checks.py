@@ -37,9 +37,11 @@ def check(raw: RawBars, params: DataParams, calendar: str) -> tuple[Fault, ...]:
     def moment(ms: Any) -> str:
         return f"{np.datetime64(int(ms), 'ms')}"[:19] + "Z"
 
+    disordered = quality.disordered(rows)
+
     def neighbour(i: int) -> str:
-        before = start[:i].max(initial=start.min())
-        return f"before the next, {moment(start[i + 1])}" if start[i] > before else f"after {moment(before)}"
+        before, after = start[:i][~disordered[:i]].max(initial=start.min()), start[i + 1 :][timed[i + 1 :]]
+        return f"before the next, {moment(after[0])}" if start[i] > before else f"after {moment(before)}"
 
     def candle(i: int) -> str:
         return ", ".join(f"{name} {rows[name].iat[i]:g}" for name in PRICES)
@@ -63,7 +65,7 @@ def check(raw: RawBars, params: DataParams, calendar: str) -> tuple[Fault, ...]:
         ),
         (
             "order",
-            timed & quality.disordered(rows),
+            disordered,
             lambda i: f"expected a bar that starts {neighbour(i)}, found {moment(start[i])}",
         ),
         (
@@ -84,7 +86,8 @@ def check(raw: RawBars, params: DataParams, calendar: str) -> tuple[Fault, ...]:
         ),
     ]
     if "roll" in rows:
-        late = rows["roll"].to_numpy() & (session >= 0) & ~rolls.first_of_session(session)
+        placed = np.where(disordered, -1, session)
+        late = rows["roll"].to_numpy() & (placed >= 0) & ~rolls.first_of_session(placed)
         found.append(
             ("late roll", late, lambda i: "expected a roll at the first bar of a session, found it inside one")
         )

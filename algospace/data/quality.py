@@ -88,16 +88,19 @@ def bad_volume(rows: pd.DataFrame) -> Mask:
 
 
 def disordered(rows: pd.DataFrame) -> Mask:
-    """Mark rows that do not start later than every row before them.
+    """Mark rows that do not start later than every row before them; those without a time are passed over.
 
     One row ahead of both that follow, which go on after the row before, has a stamp gone wrong: it is marked, not they.
     """
-    start = to_ms(rows["start_utc"])  # without a time it is the least int64, so it changes no maximum
+    whole = np.zeros(len(rows), np.bool_)
+    timed = rows["start_utc"].notna().to_numpy()
+    start = to_ms(rows["start_utc"])[timed]
     mask = np.zeros(start.size, np.bool_)
     mask[:-2] = (start[:-2] > start[1:-1]) & (start[:-2] > start[2:])
     mask[1:-2] &= start[2:-1] > start[:-3]
     mask[1:] |= np.maximum.accumulate(np.where(mask, _LEAST, start))[:-1] >= start[1:]
-    return mask
+    whole[timed] = mask
+    return whole
 
 
 def score(rows: pd.DataFrame, calendar: str, minutes: int, agreement: Items | None = None) -> dict[str, Any]:

@@ -189,17 +189,18 @@ def _numbered(raw: RawBars, params: DataParams, calendar: str) -> RawBars:
     Raises
     ------
     InputError
-        A row that marks a roll lies in no session: left out, it would take the roll with it.
+        A row that marks a roll lies in no session, or out of order: left out, it would take the roll with it.
     """
     if params.rolls == "none":
         return raw
     table, session = sessions_of(raw.rows, calendar, raw.minutes)
+    session = np.where(quality.disordered(raw.rows), -1, session)
     flags = raw.rows["roll"].to_numpy() if "roll" in raw.rows else np.zeros(session.size, np.bool_)
     lost = np.flatnonzero(flags & (session < 0))
     if lost.size and params.on_invalid == "drop":
         raise InputError(
-            f"{raw.place(int(lost[0]))}: expected a roll at a bar inside a session of {calendar}, found it at one that "
-            "data.on_invalid: drop would leave out"
+            f"{raw.place(int(lost[0]))}: expected a roll at a bar in order, inside a session of {calendar}, found it "
+            "at one that data.on_invalid: drop would leave out"
         )
     ids = rolls.contract_ids(params.rolls, flags, session, table["session_id"].to_numpy())
     return raw._replace(rows=raw.rows.assign(contract_id=ids))

@@ -91,6 +91,14 @@ def test_rubbish_scores_low_and_never_fails():
     assert score(rows, "NYSE", 5)["finite"] == 0
 
 
+def test_rows_without_a_time_blame_no_neighbour(clean):
+    rows = clean.copy()
+    rows.loc[1:2, "start_utc"] = pd.NaT
+    rows.loc[5, "start_utc"] = rows["start_utc"].iloc[-1]
+    rows.loc[6, "start_utc"] = pd.NaT
+    assert np.flatnonzero(quality.disordered(rows)).tolist() == [5]
+
+
 def test_every_quarter_shows_its_parts(clean, day):
     rows = pd.concat([spoil(clean, "zero_volume"), day("2018-07-02", "2018-07-06")], ignore_index=True)
     quarters = score(rows, "NYSE", 5)["quarters"]

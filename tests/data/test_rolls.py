@@ -121,12 +121,25 @@ def test_a_jump_at_a_roll_is_no_jump(day):
     assert score(raw.assign(contract_id=(raw.index >= 156).astype(np.int32)), "NYSE", 5)["session_jumps"] == 0
 
 
-@pytest.mark.parametrize("stamp", ["garbage", "2018-01-03 03:00:00"])
+@pytest.mark.parametrize("rogue", [0, 20])
+def test_one_stamp_gone_wrong_takes_no_later_roll_with_it(tmp_path, csv, day, write, rogue):
+    raw = day("2018-01-02", "2018-01-05")
+    write(raw.assign(roll=["1" if i == 156 else "0" for i in raw.index]), "a.csv")
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    lines[rogue + 1] = "2018-11-02 15:00:00" + lines[rogue + 1][lines[rogue + 1].index(",") :]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    found = load(csv(on_invalid="drop", min_quality=0.0, rolls="column"), SPY, tmp_path)
+    assert [(fault.kind, fault.total) for fault in found.faults] == [("order", 1)]
+    last_two = found.bars["session_id"] >= 20180104
+    assert found.bars["contract_id"].tolist() == last_two.astype(int).tolist()
+
+
+@pytest.mark.parametrize("stamp", ["garbage", "2018-01-03 03:00:00", "2018-11-02 15:00:00"])
 def test_a_roll_is_not_dropped_with_its_row(tmp_path, csv, day, write, stamp):
     raw = day("2018-01-02", "2018-01-05")
     write(raw.assign(roll=["1" if i == 78 else "0" for i in raw.index]), "a.csv")
     lines = (tmp_path / "a.csv").read_text().splitlines()
     lines[79] = stamp + lines[79][lines[79].index(",") :]
     (tmp_path / "a.csv").write_text("\n".join(lines))
-    with pytest.raises(InputError, match=r"a\.csv:80: expected a roll at a bar inside a session of NYSE"):
+    with pytest.raises(InputError, match=r"a\.csv:80: expected a roll at a bar in order, inside a session of NYSE"):
         load(csv(on_invalid="drop", min_quality=0.0), SPY, tmp_path)
