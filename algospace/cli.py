@@ -55,8 +55,6 @@ def _written(code: int) -> int:
     """The exit code once all output has left; the interpreter would fail at its end, with a code of its own."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise

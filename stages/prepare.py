@@ -48,7 +48,6 @@ def main() -> None:
     bars = loaded.bars
     if loaded.quality["session_jumps"]:
         print(f"{loaded.quality['session_jumps']} opens lie over 10 % from the last close: rolls? (data.rolls)")
-
     if not bars["volume"].any():
         print("no bar has a volume: whatever rests on it is absent or constant (data.columns)")
 

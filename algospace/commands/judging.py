@@ -62,17 +62,17 @@ def print_drift(arguments: argparse.Namespace) -> int:
     seen = monitor.see(policy._replace(settings=settings), loaded.bars, start)
     with bundle.unfit(f"{bundle.MANIFEST}: provenance.train"):
         findings = monitor.compare(train, seen)
-    if not any(finding.drift.judged for finding in findings):
+    drifted = sum(finding.drift.drifted for finding in findings)
+    judged = sum(finding.drift.judged for finding in findings)
+    if not judged:
         raise InputError(f"{arguments.bars}: expected bars enough to judge by, found too few values of every variable")
     known = _already_known(manifest, loaded.bars, start)
     print(f"{'':<12}{'':<44}{'PSI':>8}{'bound':>8}{'values':>10}")
     for kind, name, found in findings:
-        word = "" if found.judged else "  not judged"
-        word = "  drifted" if found.drifted else word
+        word = "  drifted" if found.drifted else "" if found.judged else "  not judged"
         print(f"{kind:<12}{name:<44}{found.psi:8.3f}{found.bound:8.3f}{found.values:10,}{word}")
     if known:
         print(known, file=sys.stderr)
-    drifted, judged = (sum(getattr(finding.drift, name) for finding in findings) for name in ("drifted", "judged"))
     left = f"{len(findings) - judged} not judged, of too few values; " if judged < len(findings) else ""
     print(f"{left}{drifted} of {judged} drifted: {'these bars are not like train' if drifted else 'like train'}")
     return DRIFTED if drifted else OK

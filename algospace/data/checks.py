@@ -33,11 +33,10 @@ def check(raw: RawBars, params: DataParams, calendar: str) -> tuple[Fault, ...]:
             f"bars or 1-minute bars to build them from; found bars {raw.spacing:g} minutes apart"
         )
     _, session = sessions_of(rows, calendar, minutes)
+    disordered = quality.disordered(rows)
 
     def moment(ms: Any) -> str:
         return f"{np.datetime64(int(ms), 'ms')}"[:19] + "Z"
-
-    disordered = quality.disordered(rows)
 
     def neighbour(i: int) -> str:
         before, after = start[:i][~disordered[:i]].max(initial=start.min()), start[i + 1 :][timed[i + 1 :]]

@@ -66,14 +66,14 @@ def confine(params: DataParams, raw_dir: Path) -> None:
     InputError
         Naming the file and where it leads.
     """
-    for key, name in [("files", name) for name in params.files] + [("m30_files", name) for name in params.m30_files]:
+    for key, name in ((each, name) for each in ("files", "m30_files") for name in getattr(params, each)):
         target = Path(os.path.realpath(raw_dir / name))
         if not target.is_relative_to(os.path.realpath(raw_dir)) and target.parts[-4:-2] != _DVC_CACHE:
             raise InputError(f"data.{key}: expected a path below {raw_dir.as_posix()}, found {name!r}: {target}")
 
 
-def read(params: DataParams, raw_dir: Path, *, m30: bool = False) -> RawBars:
-    """Read the files of ``data.files`` in their order, as they stand: nothing dropped, filled or sorted.
+def read(params: DataParams, raw_dir: Path, key: str = "files", *, m30: bool = False) -> RawBars:
+    """Read the files of ``data.files``, or another key's, in order, as they stand: nothing dropped, filled or sorted.
 
     Bars of any length are read; `load` wants those of ``data.bar_minutes``, or of 30 minutes with ``m30``.
 
@@ -82,7 +82,7 @@ def read(params: DataParams, raw_dir: Path, *, m30: bool = False) -> RawBars:
     InputError
         A file is missing, lies outside ``raw_dir``, or cannot be read as a whole.
     """
-    parts = [read_file(path, path.as_posix(), params, m30=m30) for path in find(params, raw_dir)]
+    parts = [read_file(path, path.as_posix(), params, m30=m30) for path in find(params, raw_dir, key)]
     if len(parts) == 1:
         return parts[0]
     for part in parts[1:]:
@@ -215,8 +215,7 @@ def _m30_files(params: DataParams, calendar: str, raw_dir: Path) -> list[tuple[R
     """Read and check ``data.m30_files``, where there are any."""
     if not params.m30_files:
         return []
-    find(params, raw_dir, "m30_files")  # whose refusals name the key
-    m30 = read(params.model_copy(update={"files": params.m30_files, "rolls": "none"}), raw_dir, m30=True)
+    m30 = read(params.model_copy(update={"rolls": "none"}), raw_dir, "m30_files", m30=True)
     if m30.minutes != M30_MINUTES:
         raise InputError(
             f"{m30.place(0)}: expected {M30_MINUTES}-minute bars (data.m30_files), "
