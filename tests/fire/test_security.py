@@ -116,7 +116,7 @@ def raw(tmp_path):
 @pytest.mark.parametrize("key", ["files", "m30_files"])
 def test_paths_out_of_data_raw_are_refused(reading, raw, name, key):
     params = reading(name) if key == "files" else reading("own.csv", m30_files=[name])
-    with pytest.raises(InputError, match=r"^data\.files: expected a path below .*raw, found ") as caught:
+    with pytest.raises(InputError, match=rf"^data\.{key}: expected a path below .*raw, found ") as caught:
         sources.confine(params, raw)
     assert "root:x" not in str(caught.value)
     assert "\n" not in str(caught.value)
