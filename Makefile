@@ -29,7 +29,7 @@ repro: setup     ## the pipeline, from raw bars to the exported policy and its r
 	@echo "report: reports/report.html"
 
 test: setup-dev check  ## lint, types, tests (25 minutes on two cores)
-	@pytest -n $(JOBS) --dist loadfile
+	@OMP_NUM_THREADS=1 pytest -n $(JOBS) --dist loadfile  # each worker has one core: two threads would wait for each other
 
 check: setup-dev ## lint and types; never writes
 	@ruff format --check --quiet .

@@ -216,6 +216,34 @@ def test_stage_scripts_are_short(stage):
     assert len((ROOT / "stages" / f"{stage}.py").read_text().splitlines()) <= 110
 
 
+def names(*nodes: ast.AST) -> set[str]:
+    return {name.id for node in nodes for name in ast.walk(node) if isinstance(name, ast.Name)}
+
+
+def test_a_compiled_kernel_is_made_of_its_own_file():
+    """Numba compiles anew when that file changes, and asks no other: what came from one would be of another day."""
+    found = 0
+    for path in ROOT.glob("algospace/**/*.py"):
+        tree = ast.parse(path.read_text())
+        from_us = {
+            (alias.asname or alias.name).split(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+            if (node.module or "" if isinstance(node, ast.ImportFrom) else alias.name).split(".")[0] == "algospace"
+        }
+        assigned = {
+            name: node.value for node in tree.body if isinstance(node, ast.Assign) for name in names(*node.targets)
+        }
+        for kernel in ast.walk(tree):
+            if isinstance(kernel, ast.FunctionDef) and "njit" in " ".join(map(ast.unparse, kernel.decorator_list)):
+                found += 1
+                used = names(*kernel.body)
+                used |= names(*(assigned[name] for name in used & set(assigned)))
+                assert not used & from_us, f"{path.name}: {kernel.name} uses {sorted(used & from_us)} of another file"
+    assert found > 30
+
+
 def test_nothing_is_pickled_or_half_finished():
     words = re.compile(
         r"\bpickle\b(?!d)|joblib|torch\.(load|save)\(|yaml\.(load|full_load|unsafe_load)\(|\beval\(\"|\bexec\(|"

@@ -21,6 +21,7 @@ from algospace.pipeline.config import load_params
 from stages import marl
 
 SMALL = {
+    "runtime.threads": 1,
     "data.synthetic.sessions": 60,
     "data.train_fraction": 0.5,
     "data.validation_fraction": 0.3,
