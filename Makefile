@@ -12,8 +12,8 @@ help:            ## this list
 # The install is skipped while the lock files and the package metadata are the ones that were installed.
 setup:           ## .venv with the locked run-time dependencies and the package, editable
 	@cat requirements.lock pyproject.toml | cmp -s - $(VENV)/installed || { \
-	  test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV); \
-	  echo "installing the locked dependencies into $(VENV) (2.0 GB with a CPU build of torch)"; \
+	  { test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV); } && \
+	  echo "installing the locked dependencies into $(VENV) (2.0 GB with a CPU build of torch)" && \
 	  pip install --quiet --only-binary ta-lib -r requirements.lock && \
 	  pip install --quiet --no-deps --no-build-isolation -e . && \
 	  cat requirements.lock pyproject.toml > $(VENV)/installed; }
@@ -29,7 +29,7 @@ repro: setup     ## the pipeline, from raw bars to the exported policy and its r
 	@echo "report: reports/report.html"
 
 test: setup-dev check  ## lint, types, tests (25 minutes on two cores)
-	@OMP_NUM_THREADS=1 pytest -n $(JOBS) --dist loadfile  # each worker has one core: two threads would wait for each other
+	@OMP_NUM_THREADS=1 pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder  # a core a worker: two threads would wait
 
 check: setup-dev ## lint and types; never writes
 	@ruff format --check --quiet .
@@ -41,11 +41,11 @@ format: setup-dev ## rewrite the code in house form
 	@ruff check --fix .
 
 bench: setup-dev ## every benchmark, quick form
-	@for script in benchmarks/[a-z]*.py; do python $$script --quick --json; done
+	@code=0; for script in benchmarks/[a-z]*.py; do python $$script --quick --json || code=1; done; exit $$code
 
 # Columns of the table: name, the params that differ, and one to three validation figures of a stage. The census of Gate 1,
 # a metric, is no column; its params are.
-SHOWN := Experiment|(prepare|rde|mrms|marl|gate1(?!\.(default|prd)\.)|features|indicators|market|data|runtime)\.|seed$$|reconstruction_r2$$|proposed_mean_r$$|report\.trained\.(mean_r|sharpe)$$|report\.random_p_value$$
+SHOWN := Experiment|(prepare|rde|mrms|marl|gate1(?!\.(default|prd)\.)|features|indicators|market|data|runtime)\.|seed$$|reconstruction_r2$$|proposed_mean_r$$|report\.trained\.mean_r$$|report\.traded\.consensus\.sharpe$$|report\.random_p_value$$
 experiments:     ## what was tried, judged on validation
 	@dvc exp show --no-pager --only-changed --drop '^(?!$(SHOWN))'
 
@@ -66,7 +66,7 @@ marl-machines: setup    ## the agents on MACHINES machines, likewise
 
 TRIALS ?= 30
 sweep: setup     ## search the agents' params (needs the extra sweep): TRIALS configurations in all, shared with others by STORAGE
-	@algospace sweep --trials $(TRIALS) $(if $(STORAGE),--storage $(STORAGE))
+	@algospace sweep --trials $(TRIALS) $(if $(STORAGE),--storage '$(STORAGE)')
 
 docs: setup-dev  ## README, docs and the API as HTML, in site/
 	@python .ci/docs.py site

@@ -70,14 +70,10 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; a missing or malformed one is an `InputError` that names it."""
-    if path.is_fifo():  # nobody may ever write to it
-        raise InputError(f"{path}: expected a JSON file, found a pipe")
+    if not path.is_file():  # a pipe, or a device, may have no end
+        raise InputError(f"{path}: expected a JSON file, found {'another thing' if path.exists() else 'nothing there'}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: expected a JSON file, found nothing there") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: expected a JSON file, found a directory") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON, found {error}") from None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from algospace import __version__
 from algospace.errors import BundleError, InputError
 
-OK, BAD_INPUT, BAD_BUNDLE = 0, 2, 3
+OK, BAD_INPUT, BAD_BUNDLE, INTERRUPTED = 0, 2, 3, 130
 # Extra of a package, and who needs it.
 PIPELINE = ("pipeline", "training and reports")
 EXTRAS = {"optuna": ("sweep", "sweeps"), "sqlalchemy": ("sweep", "sweeps"), "onnxruntime": ("onnx", "ONNX graphs")}
@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:

@@ -4,8 +4,8 @@ A candidate is a 5-minute bar on which a Gate-1 signal fires or, if so asked, an
 long. At each one three agents choose to pass, to go with the signal or against it, and how many bars to wait; the
 majority rules. While a trade is open nothing is decided, so every bracket's result can be computed once
 (`algospace.market`) and a step is a look-up. The reward is the change of marked equity net of costs, in units of the
-trade's initial risk (R), from one decision to the next. The end of the data is truncation, ruin (the drawdown limit) is
-termination.
+trade's initial risk (R), from one decision to the next; its two terms, gross and costs, are logged. The end of the data
+is truncation, ruin (the drawdown limit) is termination.
 """
 
 from typing import NamedTuple
@@ -44,6 +44,7 @@ class Candidates(NamedTuple):
     net_r: np.ndarray  # (n, 2, DELAYS)
     exit_row: np.ndarray  # (n, 2, DELAYS) int64
     entry_row: np.ndarray  # (n, 2, DELAYS) int64, -1 without a fill
+    cost_r: np.ndarray  # (n, 2, DELAYS): what net_r has paid in commissions and slippage
 
 
 def candidates(
@@ -64,7 +65,8 @@ def candidates(
         np.arange(DELAYS), costs, max_bars,
     )  # fmt: skip
     context = np.concatenate([regime, windows.gate1_code(m5, ends, direction, gate1), code(proposal)], axis=1)
-    return Candidates(ends, direction, context, proposal, outcome.net_r, outcome.exit_row, outcome.entry_row)
+    cost_r = costs.in_r(outcome, proposal.stop[:, :, None])
+    return Candidates(ends, direction, context, proposal, outcome.net_r, outcome.exit_row, outcome.entry_row, cost_r)
 
 
 class Windows:
@@ -175,6 +177,7 @@ class TradingEnv:
         self.session = tensor(sessions, torch.int64)
         self.context = tensor(candidates.context, torch.float32)
         self.net_r = tensor(candidates.net_r, torch.float32)
+        self.cost_r = tensor(candidates.cost_r, torch.float32)
         self.pnl = tensor(candidates.net_r * candidates.proposal.stop[:, :, None] * contract.point_value, torch.float64)
         self.risk = tensor(candidates.proposal.stop * contract.point_value, torch.float64)
         # A refused or unfilled order is a pass, whatever the agents wanted.
@@ -198,6 +201,11 @@ class TradingEnv:
         if seed is not None:
             self.generator.manual_seed(seed)
         self._reset(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
+
+    def begin(self) -> None:
+        """Begin every episode at the first candidate: one pass over all of them in time order."""
+        self.reset()
+        self.index = torch.zeros_like(self.index)
 
     def _reset(self, where: Tensor) -> None:
         starts = torch.randint(0, len(self.row) - 1, (self.num_envs,), generator=self.generator, device=self.device)
@@ -231,10 +239,12 @@ class TradingEnv:
             For an action outside the space.
         """
         shape = (self.num_envs, self.n_agents, 2)
-        if actions.shape != shape or not (
-            ((actions >= 0) & (actions < torch.tensor([3, DELAYS], device=self.device))).all()
+        if (
+            actions.shape != shape
+            or actions.dtype != torch.int64
+            or not ((actions >= 0) & (actions < torch.tensor([3, DELAYS], device=self.device))).all()
         ):
-            raise InputError(f"env: expected actions {shape} below (3, {DELAYS}), found others")
+            raise InputError(f"env: expected actions {shape}, int64 below (3, {DELAYS}), found others")
         winner, leader = vote(actions[..., 0])
         delay = actions[..., 1].gather(1, leader[:, None])[:, 0]
         side = (winner - 1).clamp(min=0)
@@ -252,7 +262,9 @@ class TradingEnv:
         truncated = (following >= len(self.row) - 1) & ~terminated
         final = self.observe()
         self._reset(terminated | truncated)
-        return Step(self.observe(), reward, discount, terminated, truncated, final)
+        cost = torch.where(take, self.cost_r[i, side, delay], 0.0)
+        logged = {"gross_r": reward + cost, "cost_r": cost, "trades": take.to(torch.float32)}
+        return Step(self.observe(), reward, discount, terminated, truncated, final, logged)
 
     def state(self) -> dict[str, object]:
         """What a resumed run needs to go on with the same bits."""

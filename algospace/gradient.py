@@ -115,7 +115,7 @@ def as_memory_allows(
     while True:
         try:
             return compute(parts), parts
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             if distributed.processes() > 1:

@@ -88,6 +88,16 @@ class Costs(NamedTuple):
         slippage = contract.slippage_ticks * contract.tick * multiplier
         return cls(slippage, contract.commission * multiplier, contract.tick, contract.point_value)
 
+    def slipped(self, at_target: np.ndarray) -> np.ndarray:
+        """Slippage of a trade's two orders, in price: a target is a limit order and has none."""
+        distance: np.ndarray = (2 - at_target.astype(np.int64)) * self.slippage
+        return distance
+
+    def in_r(self, outcome: "Outcome", stop: np.ndarray) -> np.ndarray:
+        """What brackets of these stop distances have paid, in R: two commissions and the slippage; 0 without a fill."""
+        paid = (2 * self.commission / self.point_value + self.slipped(outcome.exit == TARGET)) / stop
+        return np.where(outcome.entry_row >= 0, paid, 0.0)
+
     def break_even(self, reward_risk: np.ndarray | float, stop: np.ndarray | float) -> np.ndarray | float:
         """Probability of a winning trade at which a bracket of this stop distance earns nothing net.
 

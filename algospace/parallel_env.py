@@ -36,14 +36,17 @@ class ParallelTradingEnv(ParallelEnv[str, Seen, np.ndarray]):
     Raises
     ------
     InputError
-        For a world of several episodes.
+        For a world of several episodes, or of fewer agents.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"name": "algospace_trading_v0", "render_modes": [], "is_parallelizable": True}
 
     def __init__(self, world: TradingEnv) -> None:
-        if world.num_envs != 1:
-            raise InputError(f"parallel_env: expected a world of one episode, found {world.num_envs}")
+        if (world.num_envs, world.n_agents) != (1, len(AGENTS)):
+            raise InputError(
+                f"parallel_env: expected a world of one episode and {len(AGENTS)} agents, "
+                f"found {world.num_envs} and {world.n_agents}"
+            )
         self._world = world
         self.possible_agents = list(AGENTS)
         self.agents: list[str] = []

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 Precision = Literal["float32", "bfloat16"]
+MOST_THREADS = 4096
 
 
 class Params(BaseModel):
@@ -16,7 +17,7 @@ class Params(BaseModel):
 class RuntimeParams(Params):
     """The `runtime` section: where and how arithmetic is done."""
 
-    threads: int = Field(ge=1)
+    threads: int = Field(ge=1, le=MOST_THREADS)
     device: Literal["cpu", "cuda"]
     precision: Precision
     clear_memory_interval: int = Field(ge=0)

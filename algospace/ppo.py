@@ -8,7 +8,8 @@ Several processes (`algospace.distributed`) share the episodes: each acts in its
 is the union of theirs, whose advantages are normalised together, and the mean of their gradients is its gradient.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -55,6 +56,7 @@ class Step(NamedTuple):
     terminated: Tensor
     truncated: Tensor
     final: Observation  # where the step led, before any reset: what a truncated episode bootstraps from
+    logged: Mapping[str, Tensor] = MappingProxyType({})  # what else its mean is logged of, such as a reward's terms
 
 
 class Env(Protocol):
@@ -135,6 +137,7 @@ class Rollout(NamedTuple):
     terminated: Tensor
     truncated: Tensor
     next_values: Tensor  # value of where the step led, before any reset
+    logged: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def gae(rollout: Rollout, gae_lambda: float) -> tuple[Tensor, Tensor]:
@@ -237,7 +240,7 @@ def train(
     Raises
     ------
     InputError
-        For a loss that is not finite.
+        For a loss that is not finite, and for what a team says that is not.
     """
     optimizer = torch.optim.Adam(learner.parameters(), params.learning_rate, eps=1e-5)
     generator = torch.Generator(env.device).manual_seed(distributed.own_seed(seed))
@@ -315,6 +318,7 @@ def collect(env: Env, learner: Learner, num_steps: int, generator: torch.Generat
         terminated=terminated,
         truncated=truncated,
         next_values=next_values,
+        logged={name: torch.stack([s.logged[name] for s in steps]) for name in steps[0].logged},
     )
 
 
@@ -337,7 +341,8 @@ def optimise(
     Raises
     ------
     InputError
-        For a loss that is not finite, or too little memory for a single row.
+        For a loss that is not finite, for probabilities or values behind the last step that are not, and for too little
+        memory for a single row.
     """
     advantages, returns = gae(rollout, params.gae_lambda)
     flat = {key: value.flatten(0, 1) for key, value in rollout.observation.items()}
@@ -370,11 +375,13 @@ def optimise(
         # All processes hear the same number, so all of them stop or none.
         if float(_mean(rows[-1]["losses/approx_kl"])) > params.target_kl:
             break
+    _require_finite(name, env, learner, minibatch.rows(slice(-(-n // parts))))
     means = {key: float(_mean(torch.stack([row[key] for row in rows]).mean())) for key in rows[0]}
     returns, values = distributed.gathered(returns), distributed.gathered(values)
     variance = returns.var()
     means["losses/explained_variance"] = float(1 - (returns - values).var() / variance) if variance > 0 else 0.0
-    means["charts/mean_reward_r"] = float(_mean(rollout.rewards.mean()))
+    for name, values in {"reward_r": rollout.rewards, **rollout.logged}.items():
+        means[f"charts/mean_{name}"] = float(_mean(values.mean()))
     return Update(means, len(rows), parts)
 
 
@@ -400,6 +407,14 @@ def _gradient(
         for key, value in (diagnostics | losses | judged.diagnostics).items():
             means[key] = means.get(key, 0.0) + weight * value.detach()
     return means
+
+
+@torch.no_grad()
+def _require_finite(name: str, env: Env, learner: Learner, rows: Minibatch) -> None:
+    """Judge rows of an update's last minibatch once more: the loss was looked at before the last step, not after it."""
+    judged = learner.judge(rows.observation, env.expand(rows.observation), rows.seeds, rows.actions)
+    if not all(torch.isfinite(part).all() for part in (judged.log_probs, judged.entropy, judged.values)):
+        raise InputError(f"{name}: expected finite probabilities and values after an update, found others")
 
 
 def _mean(value: Tensor) -> Tensor:

@@ -103,6 +103,7 @@ class ReportData:
     funnel: Mapping[str, int]
     refusals: Mapping[str, int]
     breakdowns: Mapping[str, Sequence[Figures]]
+    examined: str
     confidence: Reliability
     equity: Mapping[str, tuple[NDArray[Any], NDArray[np.float64]]]
     decisions: pd.DataFrame
@@ -133,6 +134,8 @@ def verdict(summary: Figures, others: Mapping[str, Figures], evidence: Figures) 
     if mean is None:
         made = {0: "No trade was", 1: "One trade was"}.get(trades, f"{trades:,} trades were")
         found = f"{made} made; with fewer than {summary['min_trades']:,} nothing can be said about an edge."
+        if trades >= summary["min_trades"]:
+            found = f"{made} made in one session; what another would bring cannot be said."
         return "Too few events", " ".join([found, "No ratio is given.", *compared])
 
     high = summary["mean_r_high"]

@@ -104,18 +104,20 @@ def read(path: Path = PATH) -> list[Trial]:
 
 def _trial(line: str) -> Trial | None:
     try:
-        content = json.loads(line)
-        trial = Trial(**content)
-    except (ValueError, TypeError):
+        trial = Trial(**json.loads(line))
+        return trial if _sound(trial) else None
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
+
+
+def _sound(trial: Trial) -> bool:
     sessions, daily = trial.sessions, trial.daily
-    sound = (
+    return (
         isinstance(trial.config, str) and isinstance(trial.name, str) and isinstance(trial.changes, dict)
         and isinstance(trial.market, str) and _finite(trial.sharpe)
         and isinstance(sessions, list) and all(isinstance(session, int) for session in sessions)
         and (daily is None or (isinstance(daily, dict) and _of_one_length(daily)))
     )  # fmt: skip
-    return trial if sound else None
 
 
 def _of_one_length(daily: dict[str, Any]) -> bool:

@@ -122,7 +122,11 @@ VALIDATION: tuple[Line, ...] = (
     ("always_against_mean_r", "Always against it", signed),
     ("random_mean_r", "The same votes at other moments", signed),
     ("random_p_value", "p value against these", lambda value: f"{value:.3f}"),
-    ("sharpe", "Sharpe, annual", two_digits),
+    ("trades", "Trades, one at a time", plain),
+    ("session_mean_r", "Their net R a session", signed),
+    ("sharpe", "Their Sharpe, annual", two_digits),
+    ("deployed_trades", "Trades through Gate 2", plain),
+    ("deployed_session_mean_r", "Their net R a session", signed),
     ("with_rate", "Votes with the signal", share),
     ("against_rate", "Votes against it", share),
 )
@@ -194,12 +198,15 @@ def difference(found: Figures | None) -> str:
     if found is None:
         return ""
     low, high = found["mean_return_low"], found["mean_return_high"]
-    relation = "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
-    return (
+    sessions = "one session" if found["sessions"] == 1 else f"{found['sessions']:,} sessions"
+    said = (
         f"Session by session the policy’s return differs from that of “{found['name']}” ({found['id'][:12]}) by "
-        f"{basis_points(found['mean_return'])} basis points on average over {found['sessions']:,} sessions "
-        f"(95 % interval {basis_points(low)} to {basis_points(high)}): {relation}."
+        f"{basis_points(found['mean_return'])} basis points on average over {sessions}"
     )
+    if low is None:
+        return f"{said}: too few to say which is better."
+    relation = "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
+    return f"{said} (95 % interval {basis_points(low)} to {basis_points(high)}): {relation}."
 
 
 def basis_points(value: float) -> str:

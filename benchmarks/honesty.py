@@ -9,7 +9,6 @@ code is not run again. The last rows are the verdicts.
 """
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import os
@@ -22,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import _kept
 import numpy as np
 import pandas as pd
 import torch
@@ -209,16 +209,9 @@ def planted_events(policy: Policy, table: pd.DataFrame) -> pd.DataFrame:
     return events
 
 
-def known(path: Path | None) -> list[Row]:
-    """The paths that a file holds."""
-    if path is None or not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def paths(wanted: list[Row], quick: bool, jobs: int, out: Path | None) -> Iterator[Row]:
     """Give the row of every wanted path: those of the file first, the others as they are ready."""
-    rows = known(out)
+    rows = _kept.read(out)
     missing = []
     for identity in wanted:
         row = next((row for row in rows if row.items() >= identity.items()), None)
@@ -230,23 +223,10 @@ def paths(wanted: list[Row], quick: bool, jobs: int, out: Path | None) -> Iterat
     try:
         for done in as_completed([pool.submit(run_path, identity, quick) for identity in missing]):
             row = done.result()
-            if out:
-                with out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+            _kept.append(out, row)
             yield row
     finally:
         pool.shutdown(cancel_futures=True)  # a path that failed does not wait for those that have not begun
-
-
-def code() -> list[Path]:
-    """What a path is run by."""
-    modules = sorted(path for folder in ("algospace", "stages") for path in (ROOT / folder).rglob("*.py"))
-    return [*modules, ROOT / "requirements.lock"]
-
-
-def digest(files: list[Path]) -> str:
-    """Digest of the contents of some files, one after the other."""
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
 def wanted_paths(quick: bool) -> list[Row]:
@@ -254,7 +234,8 @@ def wanted_paths(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "params.yaml"
         write_params(path, quick, "random_walk", 0)
-        shared = {"params": digest([path]), "code": digest(code())}
+        stages = sorted((ROOT / "stages").glob("*.py"))
+        shared = {"params": _kept.digest([path]), "code": _kept.digest(_kept.code(*stages))}
     return [
         {"market": name, "seed": seed} | shared
         for name, seeds in SEEDS.items()
@@ -285,7 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="JSON lines on stdout")
     parser.add_argument("--quick", action="store_true", help="two random walks, one planted path, all shorter: minutes")
-    parser.add_argument("--jobs", type=int, default=1, help="paths at a time, a core each")
+    parser.add_argument("--jobs", type=int, default=2, help="paths at a time, a core each (2)")
     parser.add_argument("--out", type=Path, default=None, help="JSON lines, appended to; what is there is not redone")
     arguments = parser.parse_args()
 

@@ -12,9 +12,11 @@ again. The last rows are the interquartile means over seeds, with 95 % bootstrap
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import _kept
 import numpy as np
 import torch
 from _traders import CASES, Case, TraderEnv, move, score
@@ -65,6 +67,11 @@ def earned(case: Case, team: VectorTeam, env: TraderEnv) -> np.ndarray:
     return score(case, policy)
 
 
+def share(case: Case, agents: int, seed: int, params: PPOParams) -> dict[str, Any]:
+    """Train a team; the share of the optimum that it earns."""
+    return {"share": round(float(earned(case, *trained(case, agents, seed, params)).mean()) / case.optimum, 4)}
+
+
 def rounded_optimum(case: Case) -> float:
     """Share of the optimum that is left when the known policy keeps to the grid."""
     found = score(case, lambda p, n: np.round(case.policy(p, n) / case.step) * case.step)
@@ -92,9 +99,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="JSON lines, appended to; what is there is not redone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    known: list[dict[str, Any]] = []
-    if arguments.out and arguments.out.exists():
-        known = [json.loads(line) for line in arguments.out.read_text(encoding="utf-8").splitlines()]
+    code = _kept.digest(_kept.code(Path(__file__), Path(__file__).with_name("_traders.py")))
 
     def show(row: dict[str, Any]) -> None:
         print(json.dumps(row) if arguments.json else ", ".join(f"{k}: {v}" for k, v in row.items()), flush=True)
@@ -107,14 +112,8 @@ def main() -> None:
         for agents in arguments.agents:
             shares = []
             for seed in range(FIRST_SEED, FIRST_SEED + (QUICK_SEEDS if arguments.quick else SEEDS)):
-                what = {"case": name, "agents": agents, "seed": seed, "ppo": params.model_dump()}
-                row = next((row for row in known if row.items() >= what.items()), None)
-                if row is None:
-                    share = float(earned(case, *trained(case, agents, seed, params)).mean()) / case.optimum
-                    row = what | {"share": round(share, 4)}
-                    if arguments.out:
-                        with arguments.out.open("a", encoding="utf-8") as file:
-                            file.write(json.dumps(row) + "\n")
+                what = {"case": name, "agents": agents, "seed": seed, "ppo": params.model_dump(), "code": code}
+                row = _kept.kept(arguments.out, what, partial(share, case, agents, seed, params))
                 shares.append(row["share"])
                 show({"benchmark": "known_optimum"} | {key: row[key] for key in ("case", "agents", "seed", "share")})
             show(

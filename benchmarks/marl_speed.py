@@ -84,7 +84,7 @@ def world(num_envs: int, kind: type[env.TradingEnv], views: Any, context: int, d
     )
     direction = rng.choice([-1, 1], n).astype(np.int8)
     told = rng.normal(size=(n, context)).astype(np.float32)
-    found = env.Candidates(row, direction, told, proposal, net_r, entry + 20, entry)
+    found = env.Candidates(row, direction, told, proposal, net_r, entry + 20, entry, 0.05 + 0 * net_r)
     params = load_params("market", market.MarketParams, PARAMS)
     return kind(found, np.arange(n) // SESSION, views, CONTRACTS["MES"], params, num_envs, 0.999, 0, device)
 

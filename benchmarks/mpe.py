@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import _kept
 import numpy as np
 import torch
 from _particles import DAMPING, DT, EPISODE, LANDMARKS, MOVES, PUSH, TASKS, ParticleEnv, Shared, Task
@@ -229,9 +230,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     seeds, episodes, share = (QUICK_SEEDS, QUICK_EPISODES, QUICK) if arguments.quick else (SEEDS, EPISODES, 1)
-    known: list[dict[str, Any]] = []
-    if arguments.out and arguments.out.exists():
-        known = [json.loads(line) for line in arguments.out.read_text(encoding="utf-8").splitlines()]
+    code = _kept.digest(_kept.code(Path(__file__), Path(__file__).with_name("_particles.py")))
 
     def show(row: dict[str, Any]) -> None:
         row = {"benchmark": "mpe"} | row
@@ -248,15 +247,12 @@ def main() -> None:
         # Seed by seed, so that what a stopped benchmark leaves holds all rounds.
         for seed, rounds in itertools.product(range(FIRST_SEED, FIRST_SEED + seeds), setting.rounds):
             what = {"task": name, "rounds": rounds, "seed": seed, "episodes": episodes, "ppo": params.model_dump()}
-            row = next((row for row in known if row.items() >= what.items()), None)
-            if row is None:
-                row = what | run(name, rounds, seed, params, episodes)
-                if arguments.out:
-                    with arguments.out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
+            row = _kept.kept(arguments.out, what | {"code": code}, partial(run, name, rounds, seed, params, episodes))
             runs.append(row)
             environment = round(row["steps_per_second"] / speed[params.num_envs], 3)  # its share of the training's time
-            show({key: value for key, value in row.items() if key != "ppo"} | {"environment": environment})
+            show(
+                {key: value for key, value in row.items() if key not in ("ppo", "code")} | {"environment": environment}
+            )
         for row in summary(name, runs):
             show(row)
 

@@ -42,13 +42,12 @@ TRIALS = Path("metrics/trials.jsonl")
 LOCK = Path("requirements.lock")
 BUNDLE = Path("models/bundle")
 VALIDATION = (REGIME_METRICS, RISK_METRICS, TEAM_METRICS)
-INPUTS = (MAIN, FITTED, VECTORS, REGIME_MODEL, SPACE, RISK_MODEL, COMMUNICATION, TEAM_MODEL, *VALIDATION, LOCK)
+INPUTS = (
+    MAIN, FITTED, MANIFEST, VECTORS, REGIME_MODEL, SPACE, RISK_MODEL, COMMUNICATION, TEAM_MODEL, *VALIDATION, LOCK
+)  # fmt: skip
 PAGE = Path("reports/report.html")
 EVALUATION = Path("reports/export")
 METRICS = Path("metrics/export.json")
-TEST_USES = (
-    "Test figures are not for selection: export counts in logs/test_uses.jsonl how many bundles these bars have judged."
-)
 
 
 def main() -> None:
@@ -89,6 +88,7 @@ def main() -> None:
 
     policy, _ = bundle.load(BUNDLE)
     golden.check(policy, BUNDLE)
+    graphs.check(BUNDLE, policy)
     tried = trials.judged(trials.read(TRIALS))
     start = bars["close_utc"].iloc[np.flatnonzero(split == TEST)[0]]
     examined = prepared.examined(marl.train_on)
@@ -97,7 +97,7 @@ def main() -> None:
         raise InputError(f"{MAIN}: expected the features that the bundle computes from its bars, found others")
     uses = provenance.count_test_use(bundle_id, bars[split == TEST])
     shown = page.report_data(
-        found, page.source(prepared_manifest["source"]), bundle_id, tried, TEST_USES, "test bars",
+        found, page.source(prepared_manifest["source"]), bundle_id, tried, provenance.TOLD, "test bars",
         page.validation(validation["marl"]),
     )  # fmt: skip
     artefacts.write_bytes(PAGE, report.render(shown).encode())

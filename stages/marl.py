@@ -58,7 +58,7 @@ def main() -> None:
         found = figures.figures(study, exam, lessons, confidence, params, settings, days)
         artefacts.write_json(METRICS, rounded(found))
         write_curves(CURVES, study.run.history)
-        table = figures.daily(study.runs, params, exam["report"], days["report"])
+        table = figures.daily(study.runs, params, exam["report"], days["report"], settings)
         artefacts.write_bytes(CURVES / "validation_daily.tsv", table.encode())
         histories = {k: run.history for k, run in zip(params.seeds, study.runs, strict=True)}
         pictures.write_all(PICTURES, histories, confidence, plotting.watermark(artefacts.read_json(MANIFEST)["source"]))

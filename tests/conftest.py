@@ -31,9 +31,19 @@ from algospace.settings import Settings
 from algospace.synergy import Gate1Params
 
 ROOT = Path(__file__).parents[1]
+LONGEST = (
+    "test_pipeline.py", "test_dvc_experiments.py", "test_distributed.py", "test_under_fire.py",
+    "test_documented_commands.py", "test_what_reruns.py", "test_bad_files.py", "test_shared_rollouts.py",
+    "test_long_sessions.py", "test_notebook.py", "test_pull_request.py", "test_other_surroundings.py",
+)  # fmt: skip
 SESSIONS = 60
 TRAIN_SESSIONS = 40
 LATENT = 4
+
+
+def pytest_collection_modifyitems(items):
+    """Files of minutes begin first, so that no worker ends long after the others (`--no-loadscope-reorder` obeys)."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def by_hand(rows, net_r=0.5, wait=1, hold=3, reward_risk=2.0, stop=4.0, units=1)
     )  # fmt: skip
     context = np.arange(n * 4, dtype=np.float32).reshape(n, 4)
     direction = np.where(np.arange(n) % 2, -1, 1).astype(np.int8)
-    return Candidates(rows, direction, context, proposal, net_r, entry + hold - 1, entry)
+    return Candidates(rows, direction, context, proposal, net_r, entry + hold - 1, entry, np.full_like(net_r, 0.05))
 
 
 def world(found, sessions=None, num_envs=1, seed=0, gamma=GAMMA, params=MARKET, contract=MES):
@@ -349,7 +349,7 @@ def test_an_action_outside_the_space_is_refused(bad):
     actions = torch.zeros(2, 3, 2, dtype=torch.int64)
     actions[1, 2] = torch.tensor(bad)
     before = copy.deepcopy(w.state())
-    with pytest.raises(InputError, match=r"env: expected actions \(2, 3, 2\) below \(3, 5\)"):
+    with pytest.raises(InputError, match=r"env: expected actions \(2, 3, 2\), int64 below \(3, 5\)"):
         w.step(actions)
     assert torch.equal(before["index"], w.state()["index"])
 
@@ -358,6 +358,32 @@ def test_an_action_outside_the_space_is_refused(bad):
 def test_actions_of_another_shape_are_refused(shape):
     with pytest.raises(InputError, match="env: expected actions"):
         world(by_hand(ROWS), num_envs=2).step(torch.zeros(shape, dtype=torch.int64))
+
+
+def test_actions_that_are_no_integers_are_refused():
+    with pytest.raises(InputError, match="env: expected actions"):
+        world(by_hand(ROWS), num_envs=2).step(torch.zeros(2, 3, 2))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cash_is_conserved_over_whole_episodes(seed):
+    """Equity is what an episode began with and all its rewards in money, which are net of costs, whatever ends it."""
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    rows = 6 * np.arange(6, 30)
+    paid = rng.normal(scale=250.0, size=(len(rows), 2, DELAYS))
+    w = world(by_hand(rows, net_r=paid, stop=4.0), sessions=np.arange(len(rows)) // 8, num_envs=16, seed=seed)
+    earned, ends = torch.zeros(16, dtype=torch.float64), torch.zeros(2)
+    for _ in range(200):
+        actions = [torch.randint(high, (16, 3), generator=generator) for high in (3, DELAYS)]
+        step = w.step(torch.stack(actions, dim=-1))
+        earned += step.reward.double() * 4.0 * MES.point_value
+        equity = MARKET.account.equity * (1 + step.final["account"][:, 0].double())
+        torch.testing.assert_close(equity, MARKET.account.equity + earned, atol=0.05, rtol=0.0)
+        torch.testing.assert_close(step.logged["gross_r"] - step.logged["cost_r"], step.reward)
+        assert (step.logged["trades"] == (step.reward != 0)).all()
+        earned[step.terminated | step.truncated] = 0.0
+        ends += torch.stack([step.terminated.sum(), step.truncated.sum()])
+    assert (ends > 5).all(), "by ruin and by the end of the data"
 
 
 # What the agents see

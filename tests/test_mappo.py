@@ -548,6 +548,7 @@ def test_every_step_of_the_rollout_is_used_once_an_epoch():
     params = PARAMS.model_copy(update={"target_kl": 1e9})
     update = ppo.optimise("marl", env, learner, optimizer, rollout, params, params.ent_coef, generator)
     assert update.steps == 12
+    assert used.pop() == used[-1], "the last minibatch is judged once more, behind the last step"
     assert [len(batch) for batch in used] == [32] * 12
     for epoch in range(3):
         batches = used[4 * epoch : 4 * epoch + 4]
@@ -681,6 +682,17 @@ def test_another_seed_is_another_run(undisturbed):
 def test_a_reward_that_is_not_finite_is_refused(bad):
     with pytest.raises(InputError, match="marl: expected a finite loss, found"):
         train(small_team(), Signs(bad=bad))
+
+
+def test_an_update_whose_last_step_went_too_far_is_refused():
+    """No loss is looked at behind it: the run would end, and be kept, with a team that says nothing."""
+    update = {"learning_rate": 1e8, "update_epochs": 1, "num_minibatches": 1, "max_grad_norm": 1e9}
+    steps = []
+    for total in (1, 10**6):
+        params = PARAMS.model_copy(update=update | {"total_timesteps": total})
+        with pytest.raises(InputError, match="marl: expected finite probabilities and values after an update"):
+            train(small_team(), Signs(), params, on_step=lambda step, snapshot: steps.append(step))
+    assert not steps, "nothing was kept"
 
 
 def test_a_batch_that_does_not_divide_is_trained_on_whole():

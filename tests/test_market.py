@@ -210,6 +210,23 @@ def test_bars_of_a_table():
 # Against a second implementation, and in a mirror
 
 
+def test_what_a_bracket_has_paid_is_what_it_earns_less_than_without_costs():
+    """Where costs move neither stop nor target past another bar, each bracket's net R is its gross less this."""
+    bars = Bars.of(random_table(3))
+    rows = np.arange(0, len(bars.close) - 20, 7)
+    stop, reward_risk = np.full(len(rows), 1e5), np.full(len(rows), 1.0)  # the clock ends all of them
+    free, dear = Costs.of(MES, 0.0), Costs.of(MES, 2.0)
+    found = [market.bracket(bars, rows, 1.0, stop, reward_risk, 0, costs, 9) for costs in (free, dear)]
+    assert (found[1].entry_row >= 0).any()
+    np.testing.assert_allclose(dear.in_r(found[1], stop), found[0].net_r - found[1].net_r, rtol=0, atol=1e-15)
+    assert (free.in_r(found[0], stop) == 0).all()
+    unfilled = found[1]._replace(entry_row=np.full(len(rows), -1))
+    assert (dear.in_r(unfilled, stop) == 0).all()
+    at_target = found[1]._replace(exit=np.full(len(rows), market.TARGET))
+    slipped = dear.in_r(found[1], stop) - dear.in_r(at_target, stop)
+    np.testing.assert_allclose(slipped, np.where(found[1].entry_row >= 0, dear.slippage / stop, 0.0))
+
+
 def slow_bracket(bars, row, side, stop, reward_risk, delay, costs, max_bars):
     """The execution rule once more, by slices of one session and with long and short spelt out."""
     session = np.arange(row + 1 + delay, bars.session_end[row] + 1)

@@ -190,6 +190,9 @@ def test_a_run_found_in_the_file_is_not_repeated(monkeypatch, tmp_path, capsys):
         shown.append(capsys.readouterr().out)
         assert len(ran) == len(set(ran)) == 5 * (1 + 3 + 3)
     assert shown[0] == shown[1]
+    monkeypatch.setattr(mpe._kept, "code", lambda *own: [tmp_path / "runs"])
+    mpe.main()
+    assert len(ran) == 2 * len(set(ran)), "of other code they are run again"
 
 
 def test_what_the_seeds_say_together_by_hand():

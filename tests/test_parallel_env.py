@@ -57,6 +57,13 @@ def test_observations_and_actions_lie_in_their_spaces():
         env.step(all_do(3))
 
 
+def test_a_world_of_fewer_agents_is_refused():
+    alone = worlds()
+    alone.n_agents = 1
+    with pytest.raises(InputError, match="expected a world of one episode and 3 agents, found 1 and 1"):
+        ParallelTradingEnv(alone)
+
+
 @pytest.mark.parametrize("scale", [0.5, 900.0])
 def test_stepping_it_is_stepping_the_trading_environment(scale):
     table = np.random.default_rng(0).normal(size=(7, 2, DELAYS)) * scale
@@ -135,5 +142,5 @@ def test_a_step_needs_an_action_of_every_agent_inside_an_episode():
 
 
 def test_several_episodes_are_refused():
-    with pytest.raises(InputError, match="one episode, found 2"):
+    with pytest.raises(InputError, match="one episode and 3 agents, found 2 and 3"):
         ParallelTradingEnv(worlds(num_envs=2))

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import _fire
 import pandas as pd
 import pytest
 import yaml
@@ -20,41 +21,15 @@ from algospace.params import RuntimeParams
 from algospace.pipeline.config import load_params
 from stages import marl
 
-SMALL = {
-    "runtime.threads": 1,
-    "data.synthetic.sessions": 60,
-    "data.train_fraction": 0.5,
-    "data.validation_fraction": 0.3,
-    "gate1.min_train_events": 100,
-    "rde.patch": 12,
-    "rde.d_model": 8,
-    "rde.d_ff": 8,
-    "rde.optimizer.batch_size": 32,
+# The pipeline of seconds, but for trainings that are long enough to be killed behind a saved state.
+SMALL = _fire.TINY | {
+    "data.synthetic.sessions": 30,
     "rde.optimizer.samples_per_epoch": 1280,
-    "rde.optimizer.epochs": 10,
-    "rde.communication.optimizer.epochs": 2,
-    "rde.communication.optimizer.samples_per_epoch": 256,
-    "mrms.optimizer.epochs": 3,
-    "mrms.bootstrap_draws": 100,
-    "mrms.random_draws": 5,
-    "mrms.communication.optimizer.epochs": 2,
-    "mrms.optimizer.samples_per_epoch": 2048,
-    "marl.channels": [4, 4, 4],
-    "marl.n_heads": 2,
-    "marl.message_dim": 4,
-    "marl.head_dim": 8,
-    "marl.critic_dim": 8,
+    "rde.optimizer.epochs": 5,
     "marl.seeds": [0, 1],
     "marl.folds": 1,
-    "marl.pretraining.optimizer.epochs": 2,
-    "marl.pretraining.optimizer.samples_per_epoch": 512,
-    "marl.bootstrap_draws": 100,
-    "marl.random_draws": 100,
     "marl.ppo.num_envs": 16,
-    "marl.ppo.num_steps": 8,
-    "marl.ppo.total_timesteps": 2560,
-    "export.bootstrap_draws": 100,
-    "export.random_draws": 20,
+    "marl.ppo.total_timesteps": 768,
 }
 
 
@@ -192,7 +167,7 @@ def test_a_risk_parameter_reruns_risk_and_what_follows(finished, tmp_path):
     [
         ("data.symbol", "XX", "data.symbol"),
         ("rde.patch", "four", 'rde.patch: expected a valid integer, found "four"'),
-        ("data.synthetic.sessions", 20, "data.min_sessions: expected at least 40 trading days, found 20"),
+        ("data.synthetic.sessions", 6, "data.min_sessions: expected at least 12 trading days, found 6"),
         ("gate1.min_train_events", 10**6, "gate1.min_train_events: expected at least 1000000 candidates"),
     ],
 )

@@ -88,6 +88,7 @@ def made_up(sessions=20, trades=40, synthetic=True, title="A made-up market", se
         funnel={"bars": len(bars), "synergies": 3 * trades, "trades": trades},
         refusals={"daily trade limit": 2 * trades} if trades else {},
         breakdowns={"Hour, New York": [{"group": "10:00"} | group, {"group": "11:00"} | blank]},
+        examined="Each candidate, a bar with a signal,",
         confidence=reliability(probability, generator.random(len(probability)) < probability, seed),
         equity={"policy": (ends, equity), "flat": (ends, flat)},
         decisions=decisions,
@@ -298,7 +299,8 @@ PROVEN = {"trials": 12, "deflated_sharpe": 0.97}
     [
         (figures(0), "Too few events", "No trade was made; with fewer than 30 "),
         (figures(1), "Too few events", "One trade was made"),
-        (figures(29, net_return=0.5), "Too few events", "29 trades were made"),
+        (figures(29, net_return=0.5), "Too few events", "29 trades were made; with fewer than 30 "),
+        (figures(40) | {"mean_r": None}, "Too few events", "40 trades were made in one session; what another would"),
         (figures(100, 0.2, -0.1, 0.5), "No evidence of an edge", "100 trades earned +0.200 R"),
         (figures(100, 0.2, 0.0, 0.4), "No evidence of an edge", "+0.000 to +0.400), which includes zero"),
         (figures(100, -0.2, -0.4, 0.0), "No evidence of an edge", "includes zero"),
@@ -336,6 +338,13 @@ def test_two_policies_are_compared_session_by_session(low, high, words):
     text = Page(report.render(data)).text
     assert "that of “other policy” (cdcdcdcdcdcd) by +2.00 basis points" in text
     assert f"+3.00): {words}" in text or f"−1.00): {words}" in text
+
+
+def test_few_sessions_do_not_tell_two_policies_apart():
+    found = {"name": "other policy", "id": "cd" * 32, "sessions": 1, "mean_return": 0.01}
+    data = dataclasses.replace(made_up(), difference=found | {"mean_return_low": None, "mean_return_high": None})
+    text = Page(report.render(data)).text
+    assert "by +100.00 basis points on average over one session: too few to say which is better." in text
 
 
 def test_intervals_stand_under_their_figures(html):

@@ -9,7 +9,7 @@ import torch
 from savers import RUNTIME, Hook
 from torch import nn
 
-from algospace import training
+from algospace import gradient, training
 from algospace.errors import InputError
 from algospace.pipeline import training_state
 
@@ -365,6 +365,16 @@ def test_out_of_memory_goes_on_in_parts_with_the_same_batches(capsys):
         "test: out of memory, going on with 2 parts of a batch",
         "test: out of memory, going on with 4 parts of a batch",
     ]
+
+
+def test_memory_that_numpy_lacks_is_memory_too(capsys):
+    def compute(parts):
+        if parts < 4:
+            raise MemoryError
+        return "done"
+
+    assert gradient.as_memory_allows("test", compute, 1, 8, 8) == ("done", 4)
+    assert capsys.readouterr().err.count("out of memory, going on") == 2
 
 
 def test_parts_done_before_memory_ran_out_do_not_count_twice():

@@ -36,7 +36,8 @@ LINE = trial(1)._asdict()
     ["", "[]", "{", json.dumps(LINE | {"sharpe": "high"}), json.dumps(LINE | {"sharpe": None}),
      json.dumps(LINE).replace("0.5", "NaN"), json.dumps(LINE | {"more": 1}), json.dumps(LINE | {"daily": {}}),
      json.dumps(LINE | {"daily": {"seed_0": [1, "x"]}}), json.dumps(LINE | {"sessions": "2022"}),
-     json.dumps(LINE | {"daily": {"seed_0": [1, 2], "seed_1": [1]}})],
+     json.dumps(LINE | {"daily": {"seed_0": [1, 2], "seed_1": [1]}}), json.dumps(LINE | {"sharpe": 10**400}),
+     json.dumps(LINE | {"daily": {"seed_0": [10**400]}}), 10**5 * "["],
 )  # fmt: skip
 def test_a_line_that_is_no_trial_is_refused_by_its_number(tmp_path, line):
     path = tmp_path / "trials.jsonl"

@@ -3,7 +3,7 @@
 import argparse
 
 from algospace.errors import InputError
-from algospace.pipeline import space, sweep
+from algospace.pipeline import space, status, sweep
 from algospace.pipeline.config import load_params
 from algospace.pipeline.owners import OWNERS, require_valid
 
@@ -12,8 +12,8 @@ def sweep_stage(arguments: argparse.Namespace) -> None:
     """``algospace sweep``."""
     if arguments.trials < 1:
         raise InputError(f"--trials: expected at least 1, found {arguments.trials}")
-    if arguments.stage not in sweep.SWEPT:
-        raise InputError(f"--stage: expected one of {', '.join(sweep.SWEPT)}, found {arguments.stage}")
+    if arguments.stage not in status.TRAINING:
+        raise InputError(f"--stage: expected one of {', '.join(status.TRAINING)}, found {arguments.stage}")
     require_valid()
     model = OWNERS[arguments.stage]
     varied = space.load_space(arguments.stage, model, arguments.space)

@@ -168,7 +168,8 @@ def _ask(symbol: str, days: int) -> pd.DataFrame:
             import yfinance
     except ImportError:
         raise InputError(
-            "expected yfinance, found none: run `pip install -c requirements.lock -e '.[download]'`"
+            "expected yfinance, found none: run "
+            "`pip install -c requirements.lock -c requirements-dev.lock -e '.[download]'`"
         ) from None
     with _raising(yfinance):
         try:

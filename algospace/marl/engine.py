@@ -35,7 +35,8 @@ class Run(NamedTuple):
 class Fold(NamedTuple):
     """A later stretch of train, judged by a team that has learnt from what came before it.
 
-    The regimes and brackets that it learnt by are those of all out-of-fold experts, some of which knew later rows.
+    The regimes and brackets that it learnt by are those of all out-of-fold experts, some of which knew later rows. What
+    `prepare` fits (scales, the references of MMD) is of all of train, the judged stretch included.
     """
 
     given: Material
@@ -161,7 +162,8 @@ def blocks(lessons: Material, count: int) -> list[np.ndarray]:
     """Positions of the candidates of ``count`` blocks, one after the other, cut between sessions.
 
     They cover the later half of train. There the frozen experts' outputs come from models that knew the past alone,
-    since the experts' own folds are halves of train or less.
+    since the experts' own folds are a third of train or less (``rde.folds``, ``mrms.folds``); were they halves, the
+    first sessions could still be of the experts' first fold, which learns from later ones.
     """
     days = np.unique(lessons.sessions[len(lessons.sessions) // 2 :])
     return [np.flatnonzero(np.isin(lessons.sessions, block)) for block in np.array_split(days, count)]
@@ -175,7 +177,7 @@ def walk_forward(
     seed: int,
     part: training.Part,
 ) -> list[Fold]:
-    """Judge each fold's block by a team, of the first seed, that has learnt from what came before the block.
+    """Judge the signals of each fold's block by a team, of the first seed, that has learnt from what came before it.
 
     The last `TAIL` of that stops the pre-training. Purge and embargo (that of the splits) lie before both.
     """
@@ -183,13 +185,14 @@ def walk_forward(
     found = []
     for k, block in enumerate(blocks(lessons, params.folds) if params.folds else []):
         past = before(lessons, block[0], embargo) if len(block) else block
-        if len(past) < 2:
+        judged = block[lessons.signals[block]]
+        if min(len(past), len(judged)) < 2:
             raise InputError(
                 f"marl.folds: expected candidates in and before each of {params.folds} blocks, "
-                f"found {len(block)} in block {k + 1} and {len(past)} before it"
+                f"found {len(judged)} in block {k + 1} and {len(past)} before it"
             )
         tail = past[int(len(past) * (1 - TAIL)) :]
-        asked = lessons.of(block)
+        asked = lessons.of(judged)
         one = run(
             lessons.of(before(lessons, tail[0], embargo)), lessons.of(tail), {"block": asked}, params, settings,
             runtime, seed + params.seeds[0], part, f"fold_{k}",

@@ -21,6 +21,7 @@ class Material(NamedTuple):
 
     candidates: env.Candidates
     sessions: np.ndarray  # session id of each candidate
+    signals: np.ndarray  # bool: at which of them a signal fires
     synergies: np.ndarray  # bool: which of them completed a synergy
     views: env.Windows
     labels: np.ndarray | None = None  # of the pre-training, where it is asked for (`triple_barrier`)
@@ -32,7 +33,9 @@ class Material(NamedTuple):
             proposal=self.candidates.proposal.of(chosen),
         )
         labels = None if self.labels is None else self.labels[chosen]
-        return Material(candidates, self.sessions[chosen], self.synergies[chosen], self.views, labels)
+        return Material(
+            candidates, self.sessions[chosen], self.signals[chosen], self.synergies[chosen], self.views, labels
+        )
 
     def observe(self, chosen: np.ndarray) -> dict[str, torch.Tensor]:
         """What the agents see of the candidates at positions ``chosen``, the account's state left out."""
@@ -67,11 +70,13 @@ def material(
     """
     bars, costs = market.Bars.of(m5), market.Costs.of(settings.contract, settings.market.cost_multiplier)
     found = env.candidates(m5, ends, regime, proposal, bars, costs, settings.gate1, settings.market.max_bars)
-    session, synergy, atr = (m5[name].to_numpy()[ends] for name in ("session_id", "gate1_type", "m30_atr"))
+    session, signal, synergy, atr = (
+        m5[name].to_numpy()[ends] for name in ("session_id", "candidate_direction", "gate1_type", "m30_atr")
+    )
     labels = None
     if barriers is not None:
         labels = triple_barrier(bars, ends, found.direction, atr, costs, settings.market.max_bars, barriers)
-    return Material(found, session, synergy != 0, env.Windows(rows, settings.features, device), labels)
+    return Material(found, session, signal != 0, synergy != 0, env.Windows(rows, settings.features, device), labels)
 
 
 def triple_barrier(

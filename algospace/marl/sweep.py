@@ -31,5 +31,5 @@ def attempts(inputs: Inputs, params: MARLParams, runtime: RuntimeParams, seed: i
             float(np.mean([run.judged["select"].net_r.mean() for run in runs])),
             {} if len(runs) == len(params.seeds) else {"seeds": list(params.seeds[: len(runs)])},
             performance.rounded({"sharpe": quoted})["sharpe"],
-            figures.daily(runs, params, exam["report"], days["report"]),
+            figures.daily(runs, params, exam["report"], days["report"], settings),
         )

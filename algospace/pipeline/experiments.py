@@ -16,7 +16,7 @@ from algospace.pipeline.stage import LOGS
 from algospace.trials import Trial, changes, config_hash, market_hash
 
 METRICS = "metrics/marl.json"
-SHARPE = "report.trained.sharpe"  # where METRICS has the annual Sharpe ratio of the reporting half
+SHARPE = "report.traded.consensus.sharpe"  # where METRICS has the annual Sharpe ratio of the reporting half
 DAILY = "metrics/curves/marl/validation_daily.tsv"  # its daily net R: a row a session, a column a seed
 LOCK = "dvc.lock"
 WORKSPACE = "workspace"  # DVC's name for what is not committed

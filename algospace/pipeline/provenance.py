@@ -12,6 +12,7 @@ from algospace import artefacts
 from algospace.errors import InputError
 
 TEST_USES = Path("logs/test_uses.jsonl")
+TOLD = f"Test figures are not for selection: export counts in {TEST_USES} how many bundles these bars have judged."
 
 
 def of_bundle(prepared: dict[str, Any], inputs: Sequence[Path], validation: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +37,10 @@ def count_test_use(bundle_id: str, test_bars: pd.DataFrame) -> str:
     """
     rows = pd.util.hash_pandas_object(test_bars, index=False).to_numpy()
     digest = hashlib.sha256(rows.tobytes()).hexdigest()
-    lines = TEST_USES.read_text(encoding="utf-8").splitlines() if TEST_USES.exists() else []
+    try:
+        lines = TEST_USES.read_text(encoding="utf-8").splitlines() if TEST_USES.exists() else []
+    except UnicodeDecodeError as error:
+        raise InputError(f"{TEST_USES}: expected UTF-8, found the byte {error.object[error.start]:#x}") from None
     seen = [_use(line, number) for number, line in enumerate(lines, start=1)]
     if (digest, bundle_id) not in seen:
         seen.append((digest, bundle_id))
@@ -51,7 +55,7 @@ def _use(line: str, number: int) -> tuple[str, str]:
     try:
         use = json.loads(line)
         return str(use["bars"]), str(use["bundle"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise InputError(
             f"{TEST_USES}:{number}: expected a JSON object with bars and bundle, found {line[:60]!r}; "
             "mend the line (removing it forgets a use of the test bars)"

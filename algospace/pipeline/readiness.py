@@ -1,9 +1,11 @@
 """Is everything there that a run needs? Looks, measures and says what to do; makes nothing."""
 
 import json
+import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -13,14 +15,15 @@ from typing import Any, NamedTuple
 import psutil
 
 from algospace import artefacts
-from algospace.data import contracts, sources
+from algospace.data import contracts, sources, splits
 from algospace.data.params import DataParams
 from algospace.errors import InputError
 from algospace.params import RuntimeParams
 from algospace.pipeline import status
 from algospace.pipeline.config import load_params
 from algospace.pipeline.owners import OWNERS, require_valid
-from algospace.pipeline.stage import LOGS
+from algospace.pipeline.session import Session
+from algospace.pipeline.stage import LOGS, states
 
 LOCK = Path("requirements.lock")
 RAW = Path("data/raw")
@@ -30,7 +33,8 @@ PYTHON = (3, 11)
 MEMORY_GIB = 2.0  # twice what the largest process of a run with the default params holds
 DISK_GIB = 2.0  # outs, DVC's cache of them and training states, several times over
 READ_BYTES = 64 * 2**20  # of bar files that are read here and now; of larger ones the last `prepare` tells
-BROKEN = "mend what it names; where there is no repository, `git init && dvc init`"
+COMMIT = "git init && git add . && git commit -m start"
+BROKEN = f"mend what it names; where there is no git repository, `{COMMIT}`; where there is no .dvc, `dvc init`"
 NOT_MEASURED = "not measured here yet"
 
 
@@ -72,15 +76,24 @@ class Readiness(NamedTuple):
 def inspect() -> Readiness:
     """Look at the project in this folder."""
     params = _params()
+    changed, pipeline = _dvc()
     checks = [_python(), _packages(), params]
     if params.ready:
-        checks += [_device(), *_bars(), *_gate1()]
-    checks += [_memory(), _disk()]
-    try:
-        changed, pipeline = status.changed(), Check("dvc", "a repository")
-    except InputError as error:
-        changed, pipeline = {}, Check("dvc", str(error), BROKEN)
+        checks += [_device(), *_bars(), _gate1(counted=pipeline.ready and "prepare" not in changed)]
+    checks += [_memory(), _disk(), _states()]
     return Readiness([*checks, pipeline], plan(changed) if pipeline.ready else [])
+
+
+def _dvc() -> tuple[dict[str, list[str]], Check]:
+    """What is out of date, and whether DVC can say so and the stages can write their curves."""
+    try:
+        changed = status.changed()
+    except InputError as error:
+        return {}, Check("dvc", str(error), BROKEN)
+    head = ["git", "rev-parse", "--verify", "HEAD"]
+    if Path(".git").exists() and subprocess.run(head, capture_output=True, check=False).returncode != 0:
+        return changed, Check("dvc", "a git repository without a commit", COMMIT)
+    return changed, Check("dvc", "a repository")
 
 
 def _bars() -> list[Check]:
@@ -93,6 +106,7 @@ def _bars() -> list[Check]:
         if sum(path.stat().st_size for path in paths) > READ_BYTES:
             return _bars_as_prepared(paths)
         loaded = sources.load(data, contracts.resolve(data.symbol, data.contract, data.calendar), RAW)
+        splits.split(loaded.bars, data)
     except (InputError, OSError) as error:
         return [Check("bars", str(error), "mend the file, or the data.* keys of params.yaml (docs/data.md)")]
     return [_bars_check(loaded.source, loaded.quality)]
@@ -136,7 +150,7 @@ def _packages() -> Check:
     words = ", ".join(f"{name} {pair['found'] or 'missing'} for {pair['lock']}" for name, pair in differing.items())
     return Check(
         "packages", f"{len(wanted) - len(differing)} of {len(wanted)} as locked{': ' if words else ''}{words}",
-        "make setup, or pip install -r requirements.lock" if differing else "", differing,
+        "pip install -r requirements.lock" if differing else "", differing,
     )  # fmt: skip
 
 
@@ -176,16 +190,32 @@ def _disk() -> Check:
     return Check("disk", f"{free:.1f} GiB free", remedy, {"free_gib": round(free, 2)})
 
 
-def _gate1() -> list[Check]:
-    """Completed synergies before the test split, of each type, as `prepare` counted them last."""
-    if not PREPARED_METRICS.is_file():
-        return [Check("gate 1", f"{NOT_MEASURED} (prepare counts)")]
-    census = artefacts.read_json(PREPARED_METRICS).get("gate1", {})
+def _states() -> Check:
+    """Whether the training states can be saved, and for how long a session may train."""
+    place = states()
+    try:
+        session = Session.of_environment()
+    except InputError as error:
+        return Check("states", str(error), "set it to hours, or leave it unset")
+    there = next(folder for folder in (place, *place.resolve().parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        return Check("states", f"{place} cannot be written", "free it, or set ALGOSPACE_CKPT to another folder")
+    return Check("states", f"{place}{f', sessions of {session.hours:g} hours' if session else ''}")
+
+
+def _gate1(counted: bool) -> Check:
+    """Completed synergies before the test split, in each window, as `prepare` counted them on these bars."""
+    if not counted or not PREPARED_METRICS.is_file():
+        return Check("gate 1", f"{NOT_MEASURED} (prepare counts)")
+    try:
+        census = artefacts.read_json(PREPARED_METRICS)["gate1"]
+    except (InputError, KeyError, TypeError) as error:
+        return Check("gate 1", f"{PREPARED_METRICS}: expected prepare's census, found {error}", "dvc repro prepare")
     words = []
     for name, profile in census.items():
         counts = {key.removeprefix("window_"): of["synergies"] for key, of in profile.items() if key[:6] == "window"}
         words.append(f"{name} {', '.join(f'{count} in {bars} bars' for bars, count in counts.items())}")
-    return [Check("gate 1", f"synergies before the test split: {'; '.join(words)}", "", census)]
+    return Check("gate 1", f"synergies before the test split: {'; '.join(words)}", "", census)
 
 
 def plan(changed: Mapping[str, list[str]]) -> list[Phase]:
@@ -197,7 +227,7 @@ def plan(changed: Mapping[str, list[str]]) -> list[Phase]:
         else:
             state = f"runs if {waits} gives other bytes" if waits else "up to date"
         waits = waits or (stage if stage in changed else "")
-        phases.append(Phase(stage, state, _seconds(stage), _interrupted(stage)))
+        phases.append(Phase(stage, state, _seconds(stage), _interrupted(stage) if state != "up to date" else ""))
     return phases
 
 
@@ -224,7 +254,7 @@ def _interrupted(stage: str) -> str:
     found = artefacts.read_json(path)
     state = found.get("state")
     if state == "running" and not psutil.pid_exists(found.get("pid", -1)):
-        return "was killed; goes on from its last saved state"
+        return f"was killed; {'goes on from its last saved state' if stage in status.TRAINING else 'begins anew'}"
     return "" if state == "done" else f"{state} {found.get('message', '')}".strip()
 
 

@@ -175,6 +175,11 @@ def _commit() -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
+def states() -> Path:
+    """Where training states live: ``ALGOSPACE_CKPT``, else ``.ckpt``, below the repository whose copy DVC may run."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / (os.environ.get("ALGOSPACE_CKPT") or ".ckpt")
+
+
 def leads() -> bool:
     """Whether this process writes: the first of those that ``torchrun`` started, or the only one."""
     return os.environ.get("RANK", "0") == "0"

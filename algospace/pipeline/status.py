@@ -1,24 +1,27 @@
 """What DVC says of the pipeline."""
 
+import importlib.util
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from algospace.errors import InputError
 
 STAGES = ("prepare", "rde", "mrms", "marl", "export")
+TRAINING = STAGES[1:-1]  # those that train: they save states, and a sweep may search their params
 
 
-def changed(root: Path = Path()) -> dict[str, list[str]]:
-    """Stage -> what makes it out of date (``params.yaml marl``, ``data/raw modified``); no stage, nothing to run.
+def changed() -> dict[str, list[str]]:
+    """Stage of the project in this folder -> what makes it out of date (``params.yaml marl``, ``data/raw modified``).
 
     Raises
     ------
     InputError
         As `answer`.
     """
-    return {stage: _reasons(found) for stage, found in answer(root, "status").items() if stage in STAGES}
+    return {stage: _reasons(found) for stage, found in answer(Path(), "status").items() if stage in STAGES}
 
 
 def answer(root: Path, *command: str) -> Any:
@@ -29,10 +32,10 @@ def answer(root: Path, *command: str) -> Any:
     InputError
         If ``root`` is no DVC repository, or DVC cannot read it.
     """
-    try:
-        done = subprocess.run(["dvc", *command, "--json"], cwd=root, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise InputError(f"{root}: expected the command dvc, found none; install algospace with DVC") from None
+    if importlib.util.find_spec("dvc") is None:
+        raise InputError(f"{root}: expected DVC beside this Python, found none; install algospace with it")
+    ask = [sys.executable, "-m", "dvc", *command, "--json"]  # the one of this environment, whatever PATH holds
+    done = subprocess.run(ask, cwd=root, capture_output=True, text=True, check=False)
     if "is busy" in done.stderr or "Unable to acquire lock" in done.stderr:
         raise InputError(f"{root}: expected no other dvc command at work, found one; wait for it (docs/reliability.md)")
     if done.returncode != 0:

@@ -8,18 +8,22 @@ import copy
 import hashlib
 import importlib
 import json
+import os
+import platform
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
-from algospace import training
+from algospace import training, trials
 from algospace.errors import InputError
 from algospace.params import Params
 from algospace.pipeline import experiments, stage, status, training_state
@@ -27,7 +31,6 @@ from algospace.pipeline.config import PARAMS, lookup, read_yaml, replace, with_e
 from algospace.pipeline.space import Space, Values, section_of
 from algospace.trials import Trial, changes, config_hash, market_hash
 
-SWEPT = status.STAGES[1:-1]  # the stages that train
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 Attempts = Callable[[Values], Iterator[training.Attempt]]
 
@@ -57,47 +60,71 @@ def attempts_of(name: str, model: type[Params]) -> Attempts:
     return lambda values: script.attempts(section_of(name, model, values))
 
 
-def search(
-    name: str, space: Space, attempts: Attempts, trials: int, storage: str | None, seed: int, root: Path = Path()
-) -> optuna.Study:
+def search(name: str, space: Space, attempts: Attempts, count: int, storage: str | None, seed: int) -> optuna.Study:
     """Try configurations until the study holds so many; each that has a Sharpe ratio goes into the list of trials.
 
-    Trial 0 is the configuration of params.yaml. What trial k proposes is a function of seed, k and the trials before
+    The first is the configuration of params.yaml. What trial k proposes is a function of seed, k and the trials before
     it, so a sweep that was stopped between trials goes on as if it had not been. Processes that share the storage
-    share the work; each may run one trial more than was asked for. A killed trial is not counted.
+    share the work; each may run one trial more than was asked for, and lists the trials of all. A killed trial is not
+    counted.
 
     Raises
     ------
     InputError
-        For a storage that cannot be opened, and a value of params.yaml outside the space.
+        For a storage that cannot be opened, a value of params.yaml outside the space, and a list of trials that cannot
+        be read.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    trials.read()  # before hours are spent on what could not be written down
     study = _open(name, storage)
-    params = with_exponents(read_yaml(root / PARAMS))
-    base = experiments.committed_params(root) or params
+    params = with_exponents(read_yaml(PARAMS))
+    base = experiments.committed_params(Path()) or params
     own = {key: option.drawn(lookup(params, key)) for key, option in space.items()}
     for key, value in own.items():
         if value is None:
             raise InputError(
                 f"{key}: expected params.yaml's value in the space of the sweep, found {lookup(params, key)}"
             )
-    if not study.get_trials(deepcopy=False):
-        study.enqueue_trial(own, skip_if_exists=True)
-    with tqdm(total=trials, desc=f"sweep {name.partition('-')[0]}", unit="trial", disable=None) as progress:
-        while (done := len(study.get_trials(deepcopy=False, states=FINISHED))) < trials:
+    if not any(_stands_for(trial, own) for trial in study.get_trials(deepcopy=False)):
+        study.enqueue_trial(own)
+    with tqdm(total=count, desc=f"sweep {name.partition('-')[0]}", unit="trial", disable=None) as progress:
+        while (done := len(study.get_trials(deepcopy=False, states=FINISHED))) < count:
             progress.update(done - progress.n)
             trial = study.ask()
             study.sampler = _sampler(seed, trial.number)
             values = {key: option.suggest(trial, key) for key, option in space.items()}
             trial.set_user_attr("values", values)
+            trial.set_user_attr("process", _process())
             last, state = _run(trial, attempts, values)
             if last is not None and last.sharpe is not None:
-                experiments.record([_trial(trial.number, last, values, params, base)], root)
+                trial.set_user_attr("record", _trial(trial.number, last, values, params, base)._asdict())
             study.tell(trial, last.score if last and state == TrialState.COMPLETE else None, state)
+            _list(study)
             if (best := _best(study)) is not None:
                 progress.set_postfix(best=f"{best.value:.4f}")
         progress.update(done - progress.n)
+    _list(study)  # of processes elsewhere too
     return study
+
+
+def _process() -> list[str | int]:
+    """Machine and number of this process."""
+    return [platform.node(), os.getpid()]
+
+
+def _stands_for(trial: FrozenTrial, drawn: dict[str, Any]) -> bool:
+    """Whether a trial of these draws has ended, waits, or runs; one whose process of this machine is gone does not."""
+    if trial.state == TrialState.RUNNING:
+        machine, pid = trial.user_attrs.get("process", [None, None])
+        if machine == platform.node() and not psutil.pid_exists(pid):
+            return False
+    return bool((trial.params or trial.system_attrs.get("fixed_params")) == drawn)
+
+
+def _list(study: optuna.Study) -> None:
+    """Write what the study's trials came to into this folder's list of trials."""
+    found = [trial.user_attrs.get("record") for trial in study.get_trials(deepcopy=False)]
+    experiments.record([Trial(**record) for record in found if record])
 
 
 def _run(trial: optuna.Trial, attempts: Attempts, values: Values) -> tuple[training.Attempt | None, TrialState]:
@@ -148,8 +175,10 @@ def summary(study: optuna.Study) -> str:
     count = {state: sum(trial.state == state for trial in found) for state in FINISHED}
     best = _best(study)
     score = "no trial came to its end" if best is None else f"trial {best.number} scored {best.value:.6g} on select"
-    if found and found[0].state == TrialState.COMPLETE:
-        score += f", params.yaml (trial 0) {found[0].value:.6g}"
+    values = found[0].user_attrs.get("values") if found else None  # those of params.yaml, whoever came to their end
+    own = (trial for trial in found if trial.state == TrialState.COMPLETE and trial.user_attrs["values"] == values)
+    if (first := next(own, None)) is not None:
+        score += f", params.yaml (trial {first.number}) {first.value:.6g}"
     return (
         f"{study.study_name}: {count[TrialState.COMPLETE]} complete, {count[TrialState.PRUNED]} given up early, "
         f"{count[TrialState.FAIL]} failed; {score}"
@@ -172,16 +201,23 @@ def _open(name: str, storage: str | None) -> optuna.Study:
         if storage is not None and "://" in storage:
             kept: Any = storage
         else:
-            path = Path(storage) if storage else training_state.root() / "sweep" / "journal.log"
+            path = Path(storage) if storage else stage.states() / "sweep" / "journal.log"
             path.parent.mkdir(parents=True, exist_ok=True)
             kept = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+        known = optuna.get_all_study_names(kept)
+        others = [other for other in known if other != name and other.partition("-")[0] == name.partition("-")[0]]
+        if storage and others and name not in known:
+            print(
+                f"{name}: a new study; of other params, inputs, code or space {len(others)} are there", file=sys.stderr
+            )
         return optuna.create_study(
             study_name=name, storage=kept, direction="maximize", load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(),
         )  # fmt: skip
     except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.OptunaError) as error:
-        found = " ".join(str(error).split())[:200]
-        raise InputError(f"--storage: expected a journal file or a database's URL, found {storage}: {found}") from None
+        found = re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", f"{storage}: {error}")  # no password
+        found = " ".join(found.split())[:300]
+        raise InputError(f"--storage: expected a journal file or a database's URL, found {found}") from None
 
 
 def _sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:

@@ -25,7 +25,7 @@ from algospace import artefacts, distributed
 from algospace.errors import InputError
 from algospace.pipeline.config import PARAMS
 from algospace.pipeline.session import VARIABLE, Session, SessionEnded
-from algospace.pipeline.stage import log, memory
+from algospace.pipeline.stage import log, memory, states
 
 SCHEMA = 3
 SAVE_EVERY = 100  # optimiser steps between two saves (the contract; it cannot change a result)
@@ -77,20 +77,21 @@ class TrainingState:
     def __call__(self, step: int, snapshot: Callable[[], State]) -> None:
         """Save when `SAVE_EVERY` steps have passed since the last save, and when the session is over."""
         due = step - self._last_saved >= SAVE_EVERY
-        # Several processes ask the leader's clock together, and only when they meet to save anyway.
-        over = self._session is not None and (due or distributed.processes() == 1)
-        if over and self._session is not None:
-            over = bool(distributed.from_leader(float(distributed.leads() and self._session.is_over(self._stage))))
+        over = False
+        # Several processes ask the leader's clock together, and only when they meet to save anyway; the hours of the
+        # others, which may be set on some machines alone, count for nothing.
+        if due or distributed.processes() == 1:
+            own = distributed.leads() and self._session is not None and self._session.is_over(self._stage)
+            over = bool(distributed.from_leader(float(own)))
         if due or over:
             self._save(step, snapshot)
         if over:
-            assert self._session is not None
             kept = "not saved: another run trains the same thing"
             if self.directory:
                 kept = f"saved in {self.directory}; `dvc repro` goes on from there"
+            hours = f"={self._session.hours:g}" if self._session else ""
             raise SessionEnded(
-                f"{self._stage}: {VARIABLE}={self._session.hours:g} is over at step {step}"
-                f"{self._part and f' of {self._part}'}, {kept}"
+                f"{self._stage}: {VARIABLE}{hours} is over at step {step}{self._part and f' of {self._part}'}, {kept}"
             )
 
     def _save(self, step: int, snapshot: Callable[[], State]) -> None:
@@ -133,16 +134,13 @@ def _written() -> Iterator[None]:
     """Say what to do when there is no room for a state."""
     try:
         yield
+    except Timeout:  # an OSError too, of a lock that another holds
+        raise
     except OSError as error:
         raise InputError(
             f"{error.filename}: expected to save the training state there (ALGOSPACE_CKPT names another place), "
             f"found: {error.strerror or error}"
         ) from None
-
-
-def root() -> Path:
-    """Where states live: ``ALGOSPACE_CKPT``, else the repository's ``.ckpt``."""
-    return Path(os.environ.get("ALGOSPACE_CKPT") or Path(os.environ.get("DVC_ROOT", ".")) / ".ckpt")
 
 
 @contextmanager
@@ -155,7 +153,7 @@ def training_state(stage: str) -> Iterator[TrainingState]:
         When another process of this workspace trains the same thing: it is named by its pid.
     """
     session = Session.of_environment()
-    own = root() / stage
+    own = states() / stage
     directory = own / fingerprint(stage)
     if not distributed.leads():
         yield TrainingState(directory, stage, session=session)

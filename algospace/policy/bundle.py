@@ -29,6 +29,7 @@ from algospace.mrms import communication
 from algospace.mrms import model as risk_model
 from algospace.mrms.model import require_features
 from algospace.mrms.state import feature_names
+from algospace.params import MOST_THREADS
 from algospace.policy import graphs, model_card
 from algospace.policy.decide import Policy
 from algospace.policy.golden import GOLDEN
@@ -141,11 +142,13 @@ def verify(directory: Path) -> dict[str, Any]:
     """
     if not directory.is_dir():
         raise BundleError(f"{directory}: expected a bundle directory, found none")
+    path = directory / MANIFEST
+    if path.is_symlink():
+        raise BundleError(f"{path}: expected a file, found another thing")
     try:
-        manifest = artefacts.read_json(directory / MANIFEST)
+        manifest = artefacts.read_json(path)
     except InputError as error:
         raise BundleError(str(error)) from None
-    path = directory / MANIFEST
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if type(schema) is int and schema != SCHEMA:
         age = "an older" if schema < SCHEMA else "a newer"
@@ -169,7 +172,7 @@ def verify(directory: Path) -> dict[str, Any]:
     found = sorted(entry.name for entry in directory.iterdir())
     for name in sorted({MANIFEST, *stated_files} ^ set(found)):
         raise BundleError(f"{directory / name}: expected {'no such file' if name in found else 'this file'}")
-    for name in (MANIFEST, *stated_files):
+    for name in stated_files:
         if (directory / name).is_symlink() or not (directory / name).is_file():
             raise BundleError(f"{directory / name}: expected a file, found another thing")
     for name, digest in stated_files.items():
@@ -203,7 +206,11 @@ def load(directory: Path | str, engine: Literal["pytorch", "onnx"] = "pytorch") 
             name: _read(directory / name) for name in TENSORS
         }
         policy = Policy(
-            Settings(**settings, seed=_count(manifest, "seed", 0), threads=_count(manifest, "threads", 1)),
+            Settings(
+                **settings,
+                seed=_count(manifest, "seed", 0, 2**32 - 1),
+                threads=_count(manifest, "threads", 1, MOST_THREADS),
+            ),
             Fitted.from_tensors(tensors["fitted.safetensors"][0]),
             regime_model.load(*tensors["rde.safetensors"]),
             Space(**tensors["space.safetensors"][0]),
@@ -286,10 +293,10 @@ def _names(header: dict[str, Any]) -> list[str]:
     return names
 
 
-def _count(manifest: dict[str, Any], key: str, least: int) -> int:
+def _count(manifest: dict[str, Any], key: str, least: int, most: int) -> int:
     value: int = manifest[key]
-    if type(value) is not int or value < least:
-        raise BundleError(f"{MANIFEST}: {key}: expected an integer of at least {least}, found {value!r}")
+    if type(value) is not int or not least <= value <= most:
+        raise BundleError(f"{MANIFEST}: {key}: expected an integer from {least} to {most}, found {value!r:.40}")
     return value
 
 

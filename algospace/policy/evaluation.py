@@ -39,7 +39,8 @@ class Evaluation(NamedTuple):
     funnel: dict[str, int]
     refusals: dict[str, int]
     breakdowns: dict[str, list[dict[str, Any]]]
-    confidence: Reliability  # of the calibrated confidence, on every candidate
+    examined: prepared.Decisions  # on which bars the confidence is judged
+    confidence: Reliability  # of the calibrated confidence, on every one of them
     regimes: pd.DataFrame  # see `regime_vectors`
     difference: dict[str, Any] | None  # to the other policy, session by session
 
@@ -86,7 +87,7 @@ def evaluate(
     return Evaluation(
         settings, params, replay, records, found,
         evidence_of(replay.simulation, settings.contract, params, tried), funnel(replay),
-        refusals(replay.records), breakdowns(replay, params, settings.seed),
+        refusals(replay.records), breakdowns(replay, params, settings.seed), examined,
         confidence_on_candidates(policy, m5, rows, whole, first_row, examined),
         regime_vectors(policy, replay.m30, rows, whole, first_row),
         None if against is None else difference(records[POLICY], records[AGAINST], params, settings.seed),
@@ -129,8 +130,8 @@ def with_costs(trades: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     is no target. Net is gross minus both.
     """
     costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
-    orders = 2 - (trades["exit_reason"] == market.EXITS[market.TARGET]).astype(np.int64)
-    slippage = orders * costs.slippage * trades["units"].astype(np.float64) * costs.point_value
+    slipped = costs.slipped((trades["exit_reason"] == market.EXITS[market.TARGET]).to_numpy())
+    slippage = slipped * trades["units"].astype(np.float64) * costs.point_value
     commission = trades["costs"].astype(np.float64)
     gross = trades["pnl"].astype(np.float64) + commission + slippage
     return trades.drop(columns="costs").assign(commission=commission, slippage=slippage, gross_pnl=gross)
@@ -141,22 +142,28 @@ def activity(
 ) -> dict[str, float | None]:
     """What the trades come to before costs, what the costs take, and how much is held and turned over.
 
-    ``gross_return`` is gross P&L over the first equity, ``costs`` in USD, ``cost_share`` the costs over the sum of what
-    the winners earn before costs, ``exposure`` the share of bars with a position, ``turnover`` the value bought and
-    sold over the mean equity, a year.
+    ``gross_return`` is the P&L before costs over the first equity, ``costs`` in USD: of closed trades, and of one that
+    is open at the end what its entry has cost, so that net is gross minus costs. ``cost_share`` is the closed trades'
+    costs over the sum of what their winners earn before costs, ``exposure`` the share of bars with a position,
+    ``turnover`` the value that they bought and sold over the mean equity, a year.
     """
     curve = simulation.equity
     trades = with_costs(closed_trades(simulation.trades), settings)
     gross = trades["gross_pnl"].to_numpy(np.float64)
     costs = float((trades["commission"] + trades["slippage"]).sum())
+    still_open = simulation.trades["exit_reason"] == market.EXITS[market.OPEN]
+    entered = market.Costs.of(settings.contract, settings.market.cost_multiplier)
+    entry = entered.commission + entered.slippage * entered.point_value
+    paid = costs + entry * float(simulation.trades["units"][still_open].sum())
+    first, last = (float(curve["equity"].iloc[k]) for k in (0, -1))
     gains = float(gross[gross > 0].sum())
     units = trades["units"].to_numpy(np.float64) * settings.contract.point_value
     value = float((units * (trades["entry"] + trades["exit"]).to_numpy(np.float64)).sum())
     years = curve["session_id"].nunique() / per_year
     return performance.rounded(
         {
-            "gross_return": float(gross.sum()) / float(curve["equity"].iloc[0]),
-            "costs": costs,
+            "gross_return": (last - first + paid) / first,
+            "costs": paid,
             "cost_share": costs / gains if gains > 0 and len(trades) >= params.min_trades else None,
             "exposure": float(simulation.trades["bars"].sum()) / len(curve),
             "turnover": value / float(curve["equity"].mean()) / years,
@@ -245,11 +252,16 @@ def regime_vectors(policy: Policy, m30: pd.DataFrame, rows: Rows, whole: np.ndar
 
 
 def difference(ours: Simulation, theirs: Simulation, params: ExportParams, seed: int) -> dict[str, Any]:
-    """Mean difference of session returns with its 95 % interval, paired: both met the same sessions."""
+    """Mean difference of session returns with its 95 % interval, paired: both met the same sessions.
+
+    The interval is None for fewer than ``params.min_trades`` sessions, as a record's is for so few trades.
+    """
     returns = [performance.simple_returns(equity_of(record)) for record in (ours, theirs)]
     paired = returns[0] - returns[1]
     found: dict[str, Any] = {"sessions": len(paired), "mean_return": float(paired.mean())}
-    bounds = track_record.interval("mean_return", paired, lambda x: x.mean(axis=-1), params.bootstrap_draws, seed)
+    bounds: dict[str, float | None] = {"mean_return_low": None, "mean_return_high": None}
+    if len(paired) >= max(params.min_trades, 2):
+        bounds |= track_record.interval("mean_return", paired, lambda x: x.mean(axis=-1), params.bootstrap_draws, seed)
     return performance.rounded(found | bounds)
 
 

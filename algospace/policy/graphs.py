@@ -8,18 +8,18 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from algospace import agents, consensus, market
+from algospace import agents, consensus, market, nets
 from algospace.consensus import Passes
 from algospace.env import DELAYS
 from algospace.errors import BundleError
 from algospace.mrms.state import SIDES
-from algospace.nets import INFERENCE_ROWS
 from algospace.policy.decide import Policy
 from algospace.rde import model as regime_model
 
@@ -28,6 +28,8 @@ GRAPHS = (CONSENSUS, REGIME, RISK)
 OPSET = 20
 MASKS = "masks"
 OUTPUTS = ("action", "timing", "confidence")  # probabilities of the 50 passes
+RISK_OUTPUTS = ("units", "stop", "target", "weights", "confidence", "embedding")
+TOLERANCE = 1e-5  # absolute or relative, of a graph to its network
 
 
 class _Passes(nn.Module):
@@ -52,7 +54,7 @@ class _Risk(nn.Module):
         self.ensemble = ensemble
 
     def forward(self, state: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.ensemble(state)[:6])
+        return tuple(self.ensemble(state)[: len(RISK_OUTPUTS)])
 
 
 def export(policy: Policy) -> dict[str, bytes]:
@@ -67,17 +69,22 @@ def export(policy: Policy) -> dict[str, bytes]:
     """
     seen = example(policy)
     masks = torch.cat(consensus.masks(policy.team, policy.settings.seed), dim=1)
-    window = torch.zeros(
-        regime_model.ROWS, policy.rde.config["window"], policy.rde.config["n_features"], dtype=torch.float32
-    )
-    state = torch.zeros(INFERENCE_ROWS, len(policy.mrms.config["features"]))
+    windows, state = torch.zeros(_windows(policy)), torch.zeros(_states(policy))
     return {
         CONSENSUS: _graph(_Passes(policy.team, list(seen)), [*seen.values(), masks], [*seen, MASKS], OUTPUTS),
-        REGIME: _graph(policy.rde, [window], ["windows"], ("vector", "confidence")),
-        RISK: _graph(
-            _Risk(policy.mrms), [state], ["state"], ("units", "stop", "target", "weights", "confidence", "embedding")
-        ),
+        REGIME: _graph(policy.rde, [windows], ["windows"], ("vector", "confidence")),
+        RISK: _graph(_Risk(policy.mrms), [state], ["state"], RISK_OUTPUTS),
     }
+
+
+def _windows(policy: Policy) -> tuple[int, int, int]:
+    """Shape of what the regime encoder reads."""
+    return regime_model.ROWS, policy.rde.config["window"], policy.rde.config["n_features"]
+
+
+def _states(policy: Policy) -> tuple[int, int]:
+    """Shape of what the risk ensemble reads."""
+    return nets.INFERENCE_ROWS, len(policy.mrms.config["features"])
 
 
 def runtime(graph: bytes, policy: Policy, threads: int = 1) -> Passes:
@@ -117,6 +124,39 @@ def runtime(graph: bytes, policy: Policy, threads: int = 1) -> Passes:
         return action.astype(np.float64), timing.astype(np.float64), confidence.astype(np.float64)
 
     return passes
+
+
+def check(directory: Path, policy: Policy) -> None:
+    """Run a bundle's graphs and the networks on the same made-up numbers.
+
+    Raises
+    ------
+    BundleError
+        Naming the graph that says something else, by more than `TOLERANCE`.
+    """
+    import onnxruntime
+
+    drawn = torch.Generator().manual_seed(0)
+    graph = {name: (directory / name).read_bytes() for name in GRAPHS}
+    seen = {name: torch.randn(value.shape, generator=drawn) for name, value in example(policy).items()}
+    windows, state = (torch.randn(shape, generator=drawn).numpy() for shape in (_windows(policy), _states(policy)))
+
+    def told(name: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        session = onnxruntime.InferenceSession(graph[name], providers=["CPUExecutionProvider"])
+        answers: list[np.ndarray] = session.run(None, inputs)
+        return answers
+
+    masks = consensus.masks(policy.team, policy.settings.seed)
+    pairs = {
+        CONSENSUS: (runtime(graph[CONSENSUS], policy)(seen), consensus.passes(policy.team, masks)(seen)),
+        REGIME: (told(REGIME, {"windows": windows}), nets.infer(policy.rde, windows, rows=regime_model.ROWS)),
+        RISK: (told(RISK, {"state": state}), nets.infer(policy.mrms, state)[: len(RISK_OUTPUTS)]),
+    }
+    for name, (found, expected) in pairs.items():
+        for one, other in zip(found, expected, strict=True):
+            if not np.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE):
+                farthest = float(np.abs(one - other).max())
+                raise BundleError(f"{directory / name}: expected what the network says, found {farthest:.3g} beside it")
 
 
 def example(policy: Policy) -> dict[str, Tensor]:

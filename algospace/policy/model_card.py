@@ -97,12 +97,23 @@ def _validation(validation: dict[str, Any]) -> list[str]:
         ("net R a candidate", _number(mean) + ("" if low is None else f" (95 % interval {low:+.3f} to {high:+.3f})")),
         ("net R a taken candidate", _number(found.get("taken_mean_r"))),
         ("net R a completed synergy", _number(found.get("synergy_mean_r"))),
+        *_traded(half.get("traded", {})),
         ("always with the signal", _number(half.get("always_with_mean_r"))),
         ("random votes", _number(half.get("random_mean_r"))),
         ("calibration error", _number(half.get("ece"))),
         ("calibration error of a perfect model", _number(half.get("ece_floor"))),
     ]
     return [_verdict(mean, low, high), _table(("", ""), rows)]
+
+
+def _traded(rules: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """What one account would have traded in time order, by the consensus and by the rule that is deployed."""
+    words = {"consensus": "trades of the consensus, one at a time", "deployed": "trades through Gate 2"}
+    return [
+        (text, f"{rules[name]['trades']:,}, in all {_number(rules[name]['total_r'])} R")
+        for name, text in words.items()
+        if name in rules
+    ]
 
 
 def _verdict(mean: float | None, low: float | None, high: float | None) -> str:

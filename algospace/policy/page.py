@@ -18,6 +18,7 @@ HEADINGS = {
     "hour": "Hour, New York",
     "month": "Month",
 }
+EXAMINED = {"signals": "Each candidate, a bar with a signal,", "synergies": "Each completed synergy"}
 LIMITATIONS = (
     "One market and one stretch of time. Several seeds, and walk-forward folds, are judged on validation.",
     "Regime vectors and proposals of the first block of train come from models that knew what came later.",
@@ -70,6 +71,7 @@ def report_data(
         funnel=found.funnel,
         refusals=found.refusals,
         breakdowns={HEADINGS[name]: rows for name, rows in found.breakdowns.items()},
+        examined=EXAMINED[found.examined],
         confidence=found.confidence,
         equity={
             name: (record.equity["close_utc"].to_numpy(), record.equity["equity"].to_numpy())
@@ -95,7 +97,9 @@ def validation(marl: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for half, words in (("report", "reporting half"), ("select", "selecting half")):
         of_any = {name: marl[half][name] for name in ("candidates", "always_with_mean_r", "always_against_mean_r")}
         of_trained = {name: marl[half][name] for name in ("random_mean_r", "random_p_value")}
-        columns[f"trained, {words}"] = of_any | of_trained | marl[half]["trained"]
+        deployed = {f"deployed_{name}": value for name, value in marl[half]["traded"]["deployed"].items()}
+        of_trained |= marl[half]["trained"] | marl[half]["traded"]["consensus"] | deployed
+        columns[f"trained, {words}"] = of_any | of_trained
         columns[f"untrained, {words}"] = of_any | marl[half]["initial"]
     return columns
 
@@ -104,7 +108,8 @@ def _why_not(found: Evaluation, tried: Trials) -> dict[str, str]:
     summary = found.summaries[POLICY]
     too_few = f"{summary['trades']} trades are too few: {summary['min_trades']} are needed"
     few_trials = f"{tried.tried} configurations are on record, {evidence.MIN_TRIALS} are needed"
-    flat = too_few if summary["trades"] < summary["min_trades"] else "the session returns have no spread"
+    flat = "the session returns have no spread" if summary["sessions"] > 1 else "there is one session"
+    flat = too_few if summary["trades"] < summary["min_trades"] else flat
     return {
         "probabilistic_sharpe": flat,
         "deflated_sharpe": few_trials if tried.deviation is None else flat,

@@ -131,7 +131,10 @@ class Simulator:
         self._working = _Working(order, event, row, self._last.close_utc, order.delay)
 
     def finish(self) -> Trade | None:
-        """The trade that is open when there are no more bars, at the last close; it does not count as closed."""
+        """The trade that is open when there are no more bars, at the last close.
+
+        It does not count as closed, unless the session is over there.
+        """
         working, last = self._working, self._last
         if working is None or np.isnan(working.entry):
             return None

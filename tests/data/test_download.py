@@ -287,7 +287,12 @@ def test_an_answer_that_is_no_json(yahoo, workspace, capsys):
 
 def test_without_yfinance(monkeypatch, workspace, capsys):
     monkeypatch.setitem(sys.modules, "yfinance", None)
-    refused(capsys, [], "expected yfinance, found none: run `pip install -c requirements.lock -e '.[download]'`")
+    refused(
+        capsys,
+        [],
+        "expected yfinance, found none: run "
+        "`pip install -c requirements.lock -c requirements-dev.lock -e '.[download]'`",
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Every command of README and docs is run here, on the pipeline of seconds, or is in `ELSEWHERE` with the reason."""
+"""Every command in a block of README or docs is run on the pipeline of seconds, or is in `ELSEWHERE` with the reason.
+
+Of `dvc exp run` the keys are tried: it is queued.
+"""
 
 import gzip
 import re
@@ -19,7 +22,7 @@ ELSEWHERE = {
     "make rde-machines": "tests/test_distributed.py, two machines being two commands on one",
     "make marl-machines": "tests/test_shared_rollouts.py; tests/test_packaging.py holds what it calls",
     "source .venv/bin/activate": "the environment that runs this test is active",
-    "pip install -c requirements.lock -e": "needs a package index; the locks are those of this environment",
+    "pip install -c requirements.lock -c requirements-dev.lock -e": "needs a package index",
     "make sweep": "tests/experiments/test_sweep_of_stages.py runs what it calls",
     "algospace sweep": "tests/experiments/test_sweep_of_stages.py",
     "dvc exp run marl -S rde.beta=0.01": "tests/experiments/test_dvc_experiments.py",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import _fire
 import pytest
 
 from algospace.errors import InputError
@@ -14,13 +15,6 @@ from algospace.pipeline.session import Session, SessionEnded, is_dvc
 from algospace.pipeline.training_state import TrainingState
 
 MOMENT = "1e-9"  # hours
-
-
-def forget(project, stage):
-    """Remove what a stage wrote, as where it has not run yet."""
-    for name, entry in json.loads(json.dumps(project.digests())).items():
-        if entry and any(part in name for part in (f"models/{stage}/", f"metrics/{stage}.json")):
-            (project.folder / name).unlink()
 
 
 def test_the_hours_end_and_another_folder_goes_on_to_the_same_bytes(finished, project, elsewhere, tmp_path):
@@ -37,7 +31,7 @@ def test_the_hours_end_and_another_folder_goes_on_to_the_same_bytes(finished, pr
     assert status["message"] == last
     assert json.loads((project.folder / f"logs/{stage}.jsonl").read_text().splitlines()[-1])["result"] == "stopped"
     other = elsewhere(ALGOSPACE_CKPT=str(tmp_path / "drive"))
-    forget(other, stage)
+    _fire.clear(other.folder, stage)
     done = other.stage(stage)
     assert done.returncode == 0, done.stderr
     assert f"{stage}: " in done.stderr
@@ -60,7 +54,7 @@ def test_killed_on_one_machine_it_goes_on_on_another(finished, project, elsewher
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
     other = elsewhere(ALGOSPACE_CKPT=str(drive))
-    forget(other, "rde")
+    _fire.clear(other.folder, "rde")
     done = other.stage("rde")
     assert done.returncode == 0, done.stderr
     assert "going on from step " in done.stderr

@@ -101,7 +101,7 @@ def test_an_honest_lock_needs_no_data_and_nothing_differs(clone):
     done = report(clone)
     assert done.returncode == 0, done.stderr
     assert "`dvc.lock` fits code and params." in done.stdout
-    assert done.stdout.count("no difference") == 3
+    assert done.stdout.count("no difference") == 6, "four stages, test bars, params"
     assert not (clone / "models/rde").exists()
     assert not (clone / "data/raw/bars.csv").exists()
     assert not (clone / "gh_called").exists(), "no comment without a pull request"
@@ -132,7 +132,7 @@ def test_a_lock_that_was_not_run_fails_and_is_run_again_up_to_marl(clone):
     assert done.returncode == 1
     assert "\n- marl: params.yaml marl\n- export: params.yaml export\n" in done.stdout
     assert "- rde" not in done.stdout
-    assert "no difference" in done.stdout.split("## Validation")[1].split("##")[0]
+    assert "metrics/" not in done.stdout.split("## Validation")[1].split("##")[0]
     done = report(clone, "--rerun")
     assert done.returncode == 1
     assert "metrics/marl.json" in done.stdout.split("## Validation")[1].split("##")[0]
@@ -159,6 +159,15 @@ def test_without_a_remote_the_cache_is_the_store(origin, clone):
     assert "metrics/marl.json" in done.stdout.split("## Validation")[1].split("##")[0], done.stderr
 
 
+def test_a_remote_that_does_not_answer_leaves_the_cache(origin, clone):
+    ok(clone, "dvc", "remote", "add", "--default", "--force", "store", "http://127.0.0.1:9/nobody")
+    shutil.copytree(origin / ".dvc/cache", clone / ".dvc/cache")
+    (clone / ".dvc/cache/runs").exists() and shutil.rmtree(clone / ".dvc/cache/runs")
+    write_params(clone, marl=3.0)
+    done = report(clone, "--rerun")
+    assert "metrics/marl.json" in done.stdout.split("## Validation")[1].split("##")[0], done.stderr
+
+
 def test_whatever_does_not_fit_is_named(clone, monkeypatch):
     stale = runpy.run_path(str(ROOT / ".ci/pull_request.py"))["stale"]
     monkeypatch.chdir(clone)
@@ -166,7 +175,7 @@ def test_whatever_does_not_fit_is_named(clone, monkeypatch):
 
     def after(change):
         change()
-        found = stale()
+        found = stale("base")
         ok(clone, "git", "checkout", "--quiet", ".")
         return found
 
@@ -175,6 +184,10 @@ def test_whatever_does_not_fit_is_named(clone, monkeypatch):
         name: ["work.py"] for name in STAGES
     }
     assert after(lambda: (clone / "metrics/rde.json").write_text("{}")) == {"rde": ["metrics/rde.json"]}
+    assert after(lambda: (clone / "metrics/rde.json").unlink()) == {"rde": ["metrics/rde.json"]}, "git keeps it"
+    assert after(lambda: edited(clone / "data/raw/bars.csv.dvc", "md5: ", "md5: 0")) == {
+        "prepare": ["data/raw (dvc.lock is of other bars)"]
+    }
     assert after(lambda: edited(clone / "dvc.yaml", "py mrms,", "py  mrms,")) == {"mrms": ["changed command"]}
     assert after(lambda: mixed_lock(clone)) == {"mrms": ["models/rde (dvc.lock has two)"]}
     assert set(after(lambda: (clone / "dvc.lock").unlink())) == set(STAGES)
@@ -207,10 +220,10 @@ def test_a_comment_holds_the_first_rows_of_a_long_table(monkeypatch):
     table = "\n".join(["| Path | Metric | a | b | Change |", "|---|---|---|---|---|", *rows])
     text = f"## Validation\n\n{table}\n\n## Params\n\nno difference\n"
     short = pull_request.shortened(text)
-    assert len(text) > 65_536 > 10 * 1024 > len(short)
+    assert len(text) > 65_536 > 10 * 1024 > 2 * len(short)
     assert rows[pull_request.ROWS - 1] in short
     assert rows[pull_request.ROWS] not in short
-    assert "\n\n1900 more rows: step summary\n\n## Params\n\nno difference\n" in short
+    assert f"\n\n{2000 - pull_request.ROWS} more rows: step summary\n\n## Params\n\nno difference\n" in short
     assert pull_request.shortened(short) == short
 
 
@@ -223,3 +236,10 @@ def test_the_workflow_keeps_its_cache_when_the_lock_does_not_fit():
 def test_the_workflow_calls_the_script():
     steps = yaml.safe_load((ROOT / ".github/workflows/metrics.yml").read_text())["jobs"]["report"]["steps"]
     assert any(".ci/pull_request.py base --rerun" in step.get("run", "") for step in steps)
+
+
+def test_main_fills_the_cache_that_a_pull_request_reads():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/metrics.yml").read_text())
+    assert workflow[True]["push"] == {"branches": ["main"]}  # YAML 1.1 takes "on" for true
+    (run,) = [step["run"] for step in workflow["jobs"]["report"]["steps"] if "push" in step.get("if", "")]
+    assert run.split(" && ") == ["dvc checkout --allow-missing", "dvc repro marl"]

@@ -85,7 +85,7 @@ def test_each_failing_check_says_what_to_do(inside, capsys):
     assert code == 1
     assert "numpy" in out
     assert "no-such-package missing for 1.0" in out
-    assert "-> make setup" in out
+    assert "-> pip install -r requirements.lock" in out
     assert 'rde.patch: expected a valid integer, found "four"' in out
     assert out.splitlines()[-1] == "not ready"
 
@@ -103,6 +103,11 @@ def test_bars_are_judged_or_refused_in_one_line(inside, capsys, market_bars):
     check = as_json(capsys)["checks"]["bars"]
     assert not check["ready"]
     assert "mine.csv" in check["found"]
+    few = bars.iloc[: len(bars) // 10]
+    few[["time", "open", "high", "low", "close", "volume"]].to_csv(raw / "few.csv", index=False)
+    inside.params(data__files=["few.csv"])
+    check = as_json(capsys)["checks"]["bars"]
+    assert "data.min_sessions: expected at least 12 trading days, found 6" in check["found"]
     inside.params(data__files=["other.csv"])
     assert "other.csv" in as_json(capsys)["checks"]["bars"]["found"]
 
@@ -117,6 +122,50 @@ def test_little_room_many_threads_and_no_repository_are_said(inside, capsys, mon
     assert all(checks[name]["remedy"] for name in ("memory", "disk", "dvc"))
     assert checks["device"]["ready"], "slower, but a run can begin"
     assert "wait for each other" in checks["device"]["found"]
+
+
+def test_counts_of_other_bars_are_not_shown(inside, capsys):
+    inside.params(data__synthetic__sessions=13)
+    assert as_json(capsys)["checks"]["gate 1"]["found"] == "not measured here yet (prepare counts)"
+
+
+def test_a_census_that_cannot_be_read_is_a_failing_check(inside, capsys):
+    path = inside.folder / "metrics/prepare.json"
+    path.write_text("[]")
+    inside.ok("dvc", "commit", "--force", "prepare")
+    check = as_json(capsys)["checks"]["gate 1"]
+    assert not check["ready"]
+    assert "metrics/prepare.json: expected prepare's census" in check["found"]
+
+
+def test_a_repository_without_a_commit_is_not_ready(inside, capsys):
+    inside.ok("git", "update-ref", "-d", "HEAD")
+    check = as_json(capsys)["checks"]["dvc"]
+    assert not check["ready"]
+    assert "git commit" in check["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ALGOSPACE_MAX_HOURS", "soon", "expected hours above 0, found soon"),
+        ("ALGOSPACE_CKPT", "params.yaml", "cannot be"),
+    ],
+)
+def test_states_that_could_not_be_saved_are_told_before(inside, capsys, monkeypatch, name, value, words):
+    monkeypatch.setenv(name, value)
+    check = as_json(capsys)["checks"]["states"]
+    assert words in check["found"]
+    assert check["remedy"]
+
+
+def test_a_killed_stage_is_told_by_what_it_saves(inside, capsys):
+    for stage in ("prepare", "rde"):
+        artefacts.write_json(inside.folder / f"logs/{stage}.status.json", {"state": "running", "pid": 2**22})
+    inside.params(data__synthetic__sessions=13)
+    notes = {phase["stage"]: phase["note"] for phase in as_json(capsys)["plan"]}
+    assert notes["prepare"] == "was killed; begins anew"
+    assert notes["rde"] == "was killed; goes on from its last saved state"
 
 
 def test_files_too_large_to_read_in_passing_are_told_as_prepared(inside, capsys, monkeypatch):

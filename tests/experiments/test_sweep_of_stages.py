@@ -23,7 +23,8 @@ def test_a_sweep_gets_the_figures_of_the_stage_and_writes_nothing_but_trials(pro
     assert own.config == trials.config_hash(yaml.safe_load((folder / "params.yaml").read_text()))
     assert own.changes == {}
     assert list(other.changes) == ["marl.ppo.learning_rate"]
-    assert own.sharpe == json.loads((folder / "metrics/marl.json").read_text())["report"]["trained"]["sharpe"]
+    judged = json.loads((folder / "metrics/marl.json").read_text())["report"]
+    assert own.sharpe == judged["traded"]["consensus"]["sharpe"]
     lines = (folder / "metrics/curves/marl/validation_daily.tsv").read_text().splitlines()
     names, *rows = [line.split("\t") for line in lines]
     assert names == ["session_id", "seed_0", "seed_1"]

@@ -102,6 +102,41 @@ def test_no_room_for_the_training_state_is_said(folder, monkeypatch):
         training_state.training_state("rde").__enter__()
 
 
+@pytest.fixture
+def rde_at_work(folder, monkeypatch):
+    """Another trainer holds the state of `rde`."""
+    monkeypatch.setattr(training_state, "fingerprint", lambda name: "0" * 16)
+    monkeypatch.setenv("DVC_ROOT", str(folder))
+    with training_state.training_state("rde") as state:
+        state.ended(1, lambda: {"weight": 1.0})
+        yield folder
+
+
+def test_a_second_trainer_of_the_same_thing_is_refused(rde_at_work):
+    with pytest.raises(InputError, match=f"expected no other trainer, found process {os.getpid()} at work on the same"):
+        training_state.training_state("rde").__enter__()
+
+
+def test_a_queued_twin_trains_privately(rde_at_work, tmp_path, monkeypatch):
+    """In a workspace that DVC made for it: it neither reads nor touches the other's state."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.chdir(tmp_path / "temporary")
+    with training_state.training_state("rde") as state:
+        assert state.resumed is None
+        state.ended(2, lambda: {"weight": 2.0})
+    (kept,) = (rde_at_work / ".ckpt/rde").glob("*/last.safetensors")
+    assert training_state.TrainingState(kept.parent).resumed == {"weight": 1.0, "step": 1}
+    assert not (tmp_path / "temporary/.ckpt").exists()
+
+
+def test_a_relative_place_of_states_is_below_the_repository(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(folder))
+    monkeypatch.setenv("ALGOSPACE_CKPT", "states")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.chdir(tmp_path / "temporary")
+    assert stage.states() == folder / "states"
+
+
 def test_a_full_disk_keeps_the_state_before(tmp_path, monkeypatch):
     saver = training_state.TrainingState(tmp_path / "state")
     saver.ended(1, lambda: {"weight": 1.0})

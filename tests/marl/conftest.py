@@ -36,7 +36,7 @@ def made():
         direction = rng.choice([-1, 1], n).astype(np.int8)
         views = Windows(rows, WINDOWS, "cpu")
         seen = Material(
-            Candidates(at, direction, np.zeros((n, 4), np.float32), *[None] * 4), *[np.zeros(n)] * 2, views
+            Candidates(at, direction, np.zeros((n, 4), np.float32), *[None] * 5), *[np.zeros(n)] * 3, views
         ).observe(np.arange(n))
         up = seen["structure"][:, -1, 0].numpy() > 0
         pays = np.stack([up, ~up], axis=1)
@@ -48,9 +48,12 @@ def made():
         proposal = Proposal(
             np.ones((n, 2), np.int64), none + 1, none + 4.0, none.astype(bool), none + 2.0, none + 0.5, none, weights
         )
-        candidates = Candidates(at, direction, np.zeros((n, 4), np.float32), proposal, net_r, entry + hold - 1, entry)
+        candidates = Candidates(
+            at, direction, np.zeros((n, 4), np.float32), proposal, net_r, entry + hold - 1, entry, 0 * net_r + 0.1
+        )
         labels = np.where(pays.any(axis=1), pays.argmax(axis=1) + 1, PASS)
-        return Material(candidates, FIRST + np.arange(n) // PER_SESSION, np.arange(n) % 5 == 0, views, labels)
+        fires = np.ones(n, bool)
+        return Material(candidates, FIRST + np.arange(n) // PER_SESSION, fires, np.arange(n) % 5 == 0, views, labels)
 
     return make
 

@@ -141,11 +141,29 @@ def test_a_fold_learns_nothing_from_its_block_or_later(made, params, rules):
     first, _ = engine.walk_forward(lessons, params(folds=2), rules, RUNTIME, 0, part)
     net_r = lessons.candidates.net_r.copy()
     net_r[100:] *= -7.0
-    poisoned = lessons._replace(candidates=lessons.candidates._replace(net_r=net_r))
+    exit_row, context, labels = (
+        lessons.candidates.exit_row.copy(),
+        lessons.candidates.context.copy(),
+        lessons.labels.copy(),
+    )
+    exit_row[100:] += 9
+    context[150:] = 99.0  # behind the first block, which is judged by its own
+    labels[100:] = 2 - labels[100:]
+    candidates = lessons.candidates._replace(net_r=net_r, exit_row=exit_row, context=context)
+    poisoned = lessons._replace(candidates=candidates, labels=labels)
     again, later = engine.walk_forward(poisoned, params(folds=2), rules, RUNTIME, 0, part)
     assert np.array_equal(first.judged.action, again.judged.action)
     assert np.array_equal(first.judged.confidence, again.judged.confidence)
     assert len(later.judged.action) == 50
+
+
+def test_a_fold_is_judged_where_a_signal_fires(made, params, rules):
+    """As the exams are: who learns on every bar is not examined on bars without a signal."""
+    lessons = made(200)
+    fires = np.arange(200) % 3 == 0
+    (fold,) = engine.walk_forward(lessons._replace(signals=fires), params(folds=1), rules, RUNTIME, 0, part)
+    assert fold.given.candidates.row.tolist() == lessons.candidates.row[100:][fires[100:]].tolist()
+    assert len(fold.judged.action) == fires[100:].sum()
 
 
 def test_no_folds_by_default(made, params, rules):

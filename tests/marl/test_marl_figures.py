@@ -8,7 +8,7 @@ from scipy.stats import trim_mean
 
 from algospace.calibration import Calibration
 from algospace.env import AGAINST, PASS, WITH
-from algospace.marl import figures
+from algospace.marl import engine, figures
 from algospace.marl.exams import Judged
 
 DAYS = np.arange(20240101, 20240131)  # more sessions than have candidates
@@ -37,7 +37,7 @@ def half(made, params, settings, action, n=120):
     given = made(n)
     trained = judged(given.candidates, action(given.candidates))
     initial = judged(given.candidates, np.full(n, PASS))
-    return figures._half(initial, trained, given, DAYS, Calibration(1.0, 0.0), params(), settings)
+    return figures._half(initial, trained, given, Calibration(1.0, 0.0), params(), settings)
 
 
 def test_who_knows_what_pays_beats_every_shift(made, params, settings):
@@ -74,7 +74,7 @@ def test_runs_of_actions_over_runs_of_outcomes_are_no_skill(made, params, settin
         candidates = given.candidates._replace(net_r=net_r)
         trained = judged(candidates, np.repeat(rng.choice([WITH, AGAINST], 8), 30))
         found = figures._half(
-            trained, trained, given._replace(candidates=candidates), DAYS, Calibration(1.0, 0.0), params(), settings
+            trained, trained, given._replace(candidates=candidates), Calibration(1.0, 0.0), params(), settings
         )
         p.append(found["random_p_value"])
     assert np.mean(np.array(p) < 0.05) < 0.15
@@ -88,7 +88,7 @@ def test_figures_of_synergies_are_theirs_alone(made, params, settings):
 
     found = half(made, params, settings, action)
     assert found["synergies"] == 24
-    assert found["trained"]["synergy_mean_r"] == pytest.approx(found["trained"]["total_r"] / 24)
+    assert found["trained"]["synergy_mean_r"] == pytest.approx(120 / 24 * found["trained"]["mean_r"])
 
 
 def test_confident_are_those_over_break_even(made, params, settings):
@@ -96,7 +96,7 @@ def test_confident_are_those_over_break_even(made, params, settings):
     sure, doubtful = (
         figures._half(
             judged(given.candidates, np.full(120, PASS)), judged(given.candidates, np.full(120, WITH), confidence=c),
-            given, DAYS, Calibration(1.0, 0.0), params(), settings,
+            given, Calibration(1.0, 0.0), params(), settings,
         )
         for c in (0.9, 0.2)
     )  # fmt: skip
@@ -130,17 +130,42 @@ def test_one_seed_has_no_interval(params):
 
 
 def test_daily_results_and_their_sharpe_ratio_by_hand(made, params, settings):
-    given, days = made(30), np.array([20231229, 20240101, 20240102, 20240103, 20240104])  # three of ten, two of none
-    r = np.repeat([1.0, -0.5, 2.0], 10) / 10
+    """One trade a session: with the signal at the first candidate, against it, none."""
+    given, days = made(31), np.array([20231229, 20240101, 20240102, 20240103, 20240104])  # three of ten, two of few
+    given.candidates.net_r[0:30:10, 0] = np.array([1.0, -0.5, 2.0])[:, None]
+    given.candidates.net_r[0:30:10, 1] = np.array([-1.0, 0.5, -2.0])[:, None]
+    first = np.arange(31) % 10 == 0
     runs = [
-        SimpleNamespace(judged={"report": judged(given.candidates, np.full(30, PASS))._replace(net_r=net_r)})
-        for net_r in (r, -r, 0 * r)
+        SimpleNamespace(judged={"report": judged(given.candidates, np.where(first, action, PASS))})
+        for action in (WITH, AGAINST, PASS)
     ]
-    table = pd.read_csv(io.StringIO(figures.daily(runs, params(seeds=(0, 4, 7)), given, days)), sep="\t")
+    table = pd.read_csv(io.StringIO(figures.daily(runs, params(seeds=(0, 4, 7)), given, days, settings)), sep="\t")
     assert table.columns.tolist() == ["session_id", "seed_0", "seed_4", "seed_7"]
     assert table["session_id"].tolist() == days.tolist()
     assert table["seed_4"].tolist() == pytest.approx([0.0, -1.0, 0.5, -2.0, 0.0])
     of_a_day = [0, 1, -0.5, 2, 0]
     a_year = (258 + 260) / 2  # sessions of 2023 and 2024 by the contract's calendar
-    found = figures._rates(runs[0].judged["report"], given, days, params(), settings)
-    assert found["sharpe"] == pytest.approx(np.mean(of_a_day) / np.std(of_a_day, ddof=1) * a_year**0.5)
+    found = figures.sharpe(runs[0].judged["report"], given, days, settings)
+    assert found == pytest.approx(np.mean(of_a_day) / np.std(of_a_day, ddof=1) * a_year**0.5)
+
+
+def test_what_is_traded_in_time_order_is_less_than_what_is_voted_for(made, params, settings):
+    """Trades of 15 bars, candidates every six: while one is open the next two are nobody's."""
+    given = made(120, hold=15)
+    n, team = 120, engine.new_team(params(), given.candidates.context, given.candidates.net_r[:, :, 0], 0)
+    trained = judged(given.candidates, np.full(n, WITH), confidence=0.9)
+    found = figures.traded(team, trained, given, DAYS, Calibration(1.0, 0.0), params(), settings)
+    assert set(found) == {"sampled", "consensus", "deployed", "every_signal", "every_synergy"}
+    assert found["consensus"] == found["every_signal"]
+    assert 0 < found["consensus"]["trades"] <= 40
+    synergies = given.synergies[: n - 1].sum()
+    assert found["every_synergy"]["trades"] == found["deployed"]["trades"] <= synergies, "all of them are confident"
+    assert found["every_synergy"]["total_r"] == pytest.approx(len(DAYS) * found["every_synergy"]["session_mean_r"])
+    doubtful = judged(given.candidates, np.full(n, WITH), confidence=0.1)
+    found = figures.traded(team, doubtful, given, DAYS, Calibration(1.0, 0.0), params(), settings)
+    assert found["deployed"]["trades"] == 0
+    unsized = given.candidates.proposal._replace(units=np.zeros((n, 2), np.int64))
+    given = given._replace(candidates=given.candidates._replace(proposal=unsized))
+    found = figures.traded(team, trained, given, DAYS, Calibration(1.0, 0.0), params(), settings)
+    assert found["deployed"]["trades"] == 0
+    assert found["sampled"]["trades"] > 0

@@ -19,7 +19,7 @@ import json, yaml, pathlib
 p = yaml.safe_load(open("params.yaml"))
 width = p["marl"]["width"]
 pathlib.Path("metrics/curves/marl").mkdir(parents=True, exist_ok=True)
-json.dump({"report": {"trained": {"sharpe": width / 2}}}, open("metrics/marl.json", "w"))
+json.dump({"report": {"traded": {"consensus": {"sharpe": width / 2}}}}, open("metrics/marl.json", "w"))
 rows = "".join(f"{day}\\t{width * day % 7}\\t{-width}\\n" for day in (20220103, 20220104, 20220105))
 open("metrics/curves/marl/validation_daily.tsv", "w").write("session\\tseed_0\\tseed_1\\n" + rows)
 """

@@ -73,7 +73,7 @@ def test_log_holds_no_time_or_host():
     assert [set(use) for use in log()] == [{"bars", "bundle"}]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"bars": "x"}', "7"])
+@pytest.mark.parametrize("line", ["{", "[]", '{"bars": "x"}', "7", 10**5 * "["], ids=lambda line: line[:12])
 def test_a_damaged_log_is_named_and_kept(line):
     provenance.count_test_use("one", bars("x"))
     damaged = provenance.TEST_USES.read_text() + line + "\n"
@@ -81,3 +81,10 @@ def test_a_damaged_log_is_named_and_kept(line):
     with pytest.raises(InputError, match=r"^logs/test_uses.jsonl:2: expected a JSON object"):
         provenance.count_test_use("two", bars("x"))
     assert provenance.TEST_USES.read_text() == damaged
+
+
+def test_a_log_that_is_no_text_is_refused():
+    provenance.count_test_use("one", bars("x"))
+    provenance.TEST_USES.write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match=r"^logs/test_uses.jsonl: expected UTF-8, found the byte 0xff"):
+        provenance.count_test_use("two", bars("x"))

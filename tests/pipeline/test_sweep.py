@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import yaml
 from algospace import trials
 from algospace.errors import InputError
 from algospace.marl.params import MARLParams
-from algospace.pipeline import space, sweep
+from algospace.pipeline import space, status, sweep
 from algospace.pipeline.config import lookup, read_yaml
 from algospace.training import Attempt
 
@@ -51,7 +53,7 @@ def attempts(values, slow=0.0, seen=None):
 def searched(folder, count, slow=0.0, seen=None, tried=None):
     varied = space.load_space("marl", MARLParams)
     return sweep.search(
-        "marl-test", varied, tried or (lambda values: attempts(values, slow, seen)), count, "journal.log", 42, folder
+        "marl-test", varied, tried or (lambda values: attempts(values, slow, seen)), count, "journal.log", 42
     )
 
 
@@ -187,15 +189,64 @@ def test_a_bad_space_is_one_line(folder, text, words):
 @pytest.mark.parametrize("storage", ["nosuch://host/db", "sqlite:////nowhere/at/all.db"])
 def test_a_bad_storage_is_one_line(folder, storage):
     with pytest.raises(InputError, match=r"--storage: expected a journal file or a database's URL") as caught:
-        sweep.search("marl-test", space.load_space("marl", MARLParams), attempts, 1, storage, 0, folder)
+        sweep.search("marl-test", space.load_space("marl", MARLParams), attempts, 1, storage, 0)
     assert "\n" not in str(caught.value)
 
 
 def test_a_database_serves_too(folder):
-    study = sweep.search(
-        "marl-test", space.load_space("marl", MARLParams), attempts, 3, "sqlite:///study.db", 42, folder
-    )
+    study = sweep.search("marl-test", space.load_space("marl", MARLParams), attempts, 3, "sqlite:///study.db", 42)
     assert values_of(study) == values_of(searched(folder, 3))
+
+
+def test_a_new_study_beside_others_is_told(folder, capsys):
+    """On another machine it may mean that the inputs are not the same bytes."""
+    for name in ("rde-a", "marl-a", "marl-b"):
+        sweep.search(name, space.load_space("marl", MARLParams), attempts, 1, "sqlite:///study.db", 42)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "a new study" in line]
+    assert line == "marl-b: a new study; of other params, inputs, code or space 1 are there"
+
+
+def test_every_folder_lists_the_trials_of_all(folder, tmp_path_factory, monkeypatch):
+    searched(folder, 3)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for name in ("params.yaml", "sweep.yaml", "journal.log"):
+        shutil.copy(folder / name, elsewhere)
+    (elsewhere / "metrics").mkdir()
+    monkeypatch.chdir(elsewhere)
+    searched(elsewhere, 5)
+    assert [trial.name for trial in trials.read()] == [f"sweep-{k}" for k in range(5)]
+
+
+def test_a_sweep_killed_in_its_first_trial_still_tries_the_params(folder, monkeypatch):
+    def killed(values):
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        searched(folder, 2, tried=killed)
+    own = values_of(searched(folder, 2))  # beside one that is at work
+    assert own.count(own[0]) == 1
+    (folder / "journal.log").unlink()
+    monkeypatch.setattr(sweep, "_process", lambda: [platform.node(), 2**22])  # above Linux' default limit of pids
+    with pytest.raises(KeyboardInterrupt):
+        searched(folder, 2, tried=killed)
+    first, second, _ = searched(folder, 2).get_trials()
+    assert (first.state.name, second.state.name) == ("RUNNING", "COMPLETE")
+    assert first.user_attrs["values"] == second.user_attrs["values"]
+
+
+def test_a_list_of_trials_that_cannot_be_read_stops_it_before_it_trains(folder):
+    (folder / trials.PATH).write_text("<<<<<<< HEAD\n")
+    seen = []
+    with pytest.raises(InputError, match=r"metrics/trials\.jsonl:1: expected a JSON object"):
+        searched(folder, 2, seen=seen)
+    assert not seen
+
+
+def test_a_password_is_not_shown(folder):
+    with pytest.raises(InputError, match=r"nosuch://me:\*\*\*@host/db") as caught:
+        sweep.search("marl-test", space.load_space("marl", MARLParams), attempts, 1, "nosuch://me:secret@host/db", 0)
+    assert "secret" not in str(caught.value)
 
 
 def test_the_committed_space_is_valid(monkeypatch):
@@ -203,7 +254,7 @@ def test_the_committed_space_is_valid(monkeypatch):
 
     monkeypatch.chdir(ROOT)
     params = read_yaml(ROOT / "params.yaml")
-    for stage in sweep.SWEPT:
+    for stage in status.TRAINING:
         varied = space.load_space(stage, OWNERS[stage])
         assert varied
         assert all(option.drawn(lookup(params, key)) is not None for key, option in varied.items()), (

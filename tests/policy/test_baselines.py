@@ -128,10 +128,13 @@ def test_the_r_of_chance_is_by_the_stop_that_the_trade_had(trades, replay, setti
 
 
 def test_a_random_trade_ends_with_its_session(trades, replay, settings):
-    """Held as long as a whole session, it can begin nowhere but at the session's first bars."""
-    longest = int(replay.m5.groupby("session_id").size().max()) - 1
-    found = chance(trades.head(1).assign(bars=longest, side=1, stop_atr=1.0), replay, settings, draws=300)
-    assert np.isfinite(found.mean_r)
+    """Prices that stand still within a session and jump between two leave it its costs, whenever it began."""
+    level = 100.0 * replay.m5["session_id"].rank(method="dense").to_numpy()
+    still = replay._replace(m5=replay.m5.assign(open=level, close=level))
+    found = chance(trades.head(1).assign(bars=40, side=1), still, settings, draws=300)
+    costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
+    paid = 2 * costs.slippage + 2 * costs.commission / costs.point_value
+    assert -paid / costs.tick <= found.mean_r < 0
 
 
 def test_at_its_own_costs_the_ladder_gives_the_trades_back(trades, replay, settings):

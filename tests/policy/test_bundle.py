@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from algospace import artefacts
-from algospace.errors import BundleError
+from algospace.errors import BundleError, InputError
 from algospace.policy import bundle, golden
 from algospace.policy.bundle import CARD, MANIFEST, TENSORS
 from algospace.policy.decide import decide
@@ -257,6 +257,14 @@ def test_link_is_refused(copy, tmp_path, name):
     refused(copy, str(copy / name))
 
 
+def test_a_manifest_without_an_end_is_not_read(copy):
+    (copy / MANIFEST).unlink()
+    (copy / MANIFEST).symlink_to("/dev/zero")
+    refused(copy, str(copy / MANIFEST))
+    with pytest.raises(InputError, match="expected a JSON file, found another thing"):
+        artefacts.read_json(copy / MANIFEST)
+
+
 def test_dangling_link_is_refused(copy, tmp_path):
     (copy / "rde.safetensors").unlink()
     (copy / "rde.safetensors").symlink_to(tmp_path / "nowhere")
@@ -324,7 +332,16 @@ def test_forged_settings_are_refused(copy, part, changes):
     unloadable(copy)
 
 
-@pytest.mark.parametrize("changes", [{"seed": "42"}, {"threads": 0}, {"calibration": {"slope": "x", "intercept": 0.0}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": "42"},
+        {"seed": 2**70},
+        {"threads": 0},
+        {"threads": 2**40},
+        {"calibration": {"slope": "x", "intercept": 0.0}},
+    ],
+)
 def test_forged_values_are_refused(copy, changes):
     rewrite(copy, lambda manifest: manifest.update(changes))
     unloadable(copy)

@@ -13,6 +13,7 @@ from algospace.data import sessions
 from algospace.errors import InputError
 from algospace.features import windows
 from algospace.policy import breakdown, evaluation, outputs, page
+from algospace.policy.decide import decide
 from algospace.policy.params import ExportParams
 from algospace.policy.simulation import Simulation
 from algospace.trials import Trials
@@ -139,13 +140,13 @@ def test_activity_by_hand(settings, params):
         {"units": [1], "exit_reason": ["stop"], "pnl": [-3.7], "costs": [1.2], "entry": [4000.0], "exit": [4000.0],
          "bars": [2]}
     )  # fmt: skip
-    curve = pd.DataFrame({"session_id": [1] * 4, "equity": [50_000.0] * 4})
+    curve = pd.DataFrame({"session_id": [1] * 4, "equity": [50_000.0, 50_000.0, 49_996.3, 49_996.3]})
     few = params.model_copy(update={"min_trades": 2})
     found = evaluation.activity(Simulation(trades, curve), settings, few, per_year=250.0)
     assert found["exposure"] == 0.5
     assert found["costs"] == pytest.approx(3.7)
     assert found["gross_return"] == pytest.approx(0.0, abs=1e-9)
-    assert found["turnover"] == pytest.approx(2 * 4000 * 5 / 50_000 * 250)
+    assert found["turnover"] == pytest.approx(2 * 4000 * 5 / curve["equity"].mean() * 250, rel=1e-5)
     assert found["cost_share"] is None
 
 
@@ -218,8 +219,29 @@ def test_the_difference_is_paired_by_hand(params):
         Simulation(pd.DataFrame(), pd.DataFrame({"session_id": [1, 1, 2], "equity": [100.0, first, second]}))
         for first, second in ((110.0, 110.0), (105.0, 99.75))
     )
-    found = evaluation.difference(ours, theirs, params, 0)
+    found = evaluation.difference(ours, theirs, params.model_copy(update={"min_trades": 2}), 0)
     assert found == {"sessions": 2, "mean_return": 0.05, "mean_return_low": 0.05, "mean_return_high": 0.05}
+    found = evaluation.difference(ours, theirs, params.model_copy(update={"min_trades": 3}), 0)
+    assert found == {"sessions": 2, "mean_return": 0.05, "mean_return_low": None, "mean_return_high": None}
+
+
+def test_net_is_gross_less_costs_while_a_trade_is_open(found, trading, bars, params, settings):
+    """Cut inside a trade, the equity holds its gain so far and what its entry has cost."""
+    trade = found.records["policy"].trades.query("bars > 4").iloc[-1]
+    cut = int((bars["close_utc"] <= trade["entry_utc"]).sum()) + 2
+    record = decide(trading, bars.iloc[:cut], bars["close_utc"].iloc[FIRST]).simulation
+    assert record.trades["exit_reason"].iloc[-1] == market.EXITS[market.OPEN]
+    known = evaluation.activity(record, settings, params, 252.0)
+    equity = record.equity["equity"]
+    net = equity.iloc[-1] / equity.iloc[0] - 1
+    assert known["gross_return"] - known["costs"] / equity.iloc[0] == pytest.approx(net, abs=1e-7)
+    closed = evaluation.with_costs(record.trades.iloc[:-1], settings)
+    costs = market.Costs.of(settings.contract, settings.market.cost_multiplier)
+    entry = trade["units"] * (costs.commission + costs.slippage * costs.point_value)
+    assert known["costs"] == pytest.approx((closed["commission"] + closed["slippage"]).sum() + entry, rel=1e-5)
+    marked = trade["side"] * (bars["close"].iloc[cut - 1] - trade["entry"]) + costs.slippage
+    gross = closed["gross_pnl"].sum() + trade["units"] * costs.point_value * marked
+    assert known["gross_return"] == pytest.approx(gross / equity.iloc[0], rel=1e-5)
 
 
 def test_bars_that_end_too_early_are_refused(trading, bars, params):
@@ -276,7 +298,8 @@ def test_the_page_shows_each_decision_once(found):
     of_half = dict.fromkeys(
         ("candidates", "always_with_mean_r", "always_against_mean_r", "random_mean_r", "random_p_value"), 0.5
     )
-    half = of_half | {"initial": {"with_rate": 0.1234}, "trained": {"with_rate": 0.2}}
+    rules = {"consensus": {"trades": 12, "session_mean_r": 0.345}, "deployed": {"trades": 3, "session_mean_r": 0.678}}
+    half = of_half | {"initial": {"with_rate": 0.1234}, "trained": {"with_rate": 0.2}, "traded": rules}
     columns = page.validation({"select": half, "report": half})
     data = page.report_data(
         found, {"kind": "csv", "files": []}, "ab" * 32, TRIED, "Once.", "test bars", columns, "cd" * 32
@@ -292,6 +315,8 @@ def test_the_page_shows_each_decision_once(found):
     html = report.render(data)
     assert "Votes with the signal" in html
     assert "12.3\u00a0%" in html
+    assert "+0.345" in html
+    assert "+0.678" in html
     assert report.words(data).split(".")[0] in html
     assert "other policy" in html
     assert TRIED.overfitting_why_not in html

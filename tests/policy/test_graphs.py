@@ -80,6 +80,23 @@ def test_regimes_and_risk_are_those_of_pytorch(lively, exported):
         assert np.abs(a - b).max() < TOLERANCE
 
 
+def test_a_bundle_whose_graph_says_something_else_is_refused(lively, exported, tmp_path):
+    for name, content in exported.items():
+        (tmp_path / name).write_bytes(content)
+    graphs.check(tmp_path, lively)
+    for name in graphs.GRAPHS:
+        model = onnx.load_from_string(exported[name])
+        for part in model.graph.initializer:
+            if part.data_type == onnx.TensorProto.FLOAT and part.dims:
+                part.CopyFrom(
+                    onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(part) + np.float32(0.01), part.name)
+                )
+        (tmp_path / name).write_bytes(model.SerializeToString())
+        with pytest.raises(BundleError, match=rf"{name}: expected what the network says, found [\d.e-]+ beside it"):
+            graphs.check(tmp_path, lively)
+        (tmp_path / name).write_bytes(exported[name])
+
+
 def test_graphs_are_valid_and_bare(exported):
     for content in exported.values():
         model = onnx.load_from_string(content)
