@@ -56,6 +56,18 @@ def test_wheel_and_sdist_hold_every_file_of_the_package_and_no_other_code(dist):
     assert package_files() <= inside
 
 
+def test_the_sdist_builds_the_same_wheel(dist, tmp_path):
+    (sdist,) = dist.glob("*.tar.gz")
+    build = ("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(sdist))
+    run(sys.executable, "-m", "pip", *build, cwd=tmp_path)
+    contents = [
+        {name: file.read(name) for name in file.namelist() if ".dist-info/" not in name}
+        for (path,) in (dist.glob("*.whl"), tmp_path.glob("*.whl"))
+        for file in [zipfile.ZipFile(path)]
+    ]
+    assert contents[0] == contents[1]
+
+
 def test_an_empty_environment_installs_and_calls_it(dist, tmp_path):
     venv.create(tmp_path / "venv", with_pip=False)
     python = str(tmp_path / "venv/bin/python")
@@ -90,7 +102,7 @@ def test_pre_commit_calls_the_locked_tools():
             "torchrun --nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=a:29500 -m stages.marl",
         ),
         (("rde-machines", "MACHINES=3", "MEET=a:1"), "--nnodes=3 --nproc-per-node=2 --rdzv-backend=c10d"),
-        (("sweep", "TRIALS=7", "STORAGE=a.log"), "algospace sweep --trials 7 --storage a.log"),
+        (("sweep", "TRIALS=7", "STORAGE=a.log"), "algospace sweep --trials 7 --storage 'a.log'"),
         (("docs",), "python .ci/docs.py site"),
     ],
 )

@@ -90,9 +90,10 @@ def _dvc() -> tuple[dict[str, list[str]], Check]:
         changed = status.changed()
     except InputError as error:
         return {}, Check("dvc", str(error), BROKEN)
-    head = ["git", "rev-parse", "--verify", "HEAD"]
-    if Path(".git").exists() and subprocess.run(head, capture_output=True, check=False).returncode != 0:
-        return changed, Check("dvc", "a git repository without a commit", COMMIT)
+    if Path(".git").exists():
+        head = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, check=False)
+        if head.returncode != 0:
+            return changed, Check("dvc", "a git repository without a commit", COMMIT)
     return changed, Check("dvc", "a repository")
 
 

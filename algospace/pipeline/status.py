@@ -34,8 +34,9 @@ def answer(root: Path, *command: str) -> Any:
     """
     if importlib.util.find_spec("dvc") is None:
         raise InputError(f"{root}: expected DVC beside this Python, found none; install algospace with it")
-    ask = [sys.executable, "-m", "dvc", *command, "--json"]  # the one of this environment, whatever PATH holds
-    done = subprocess.run(ask, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(  # the one of this environment, whatever PATH holds
+        [sys.executable, "-m", "dvc", *command, "--json"], cwd=root, capture_output=True, text=True, check=False
+    )
     if "is busy" in done.stderr or "Unable to acquire lock" in done.stderr:
         raise InputError(f"{root}: expected no other dvc command at work, found one; wait for it (docs/reliability.md)")
     if done.returncode != 0:

@@ -35,8 +35,10 @@ def sins(text: str) -> list[str]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.split(".")[0] in FORBIDDEN_MODULES]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in FORBIDDEN_MODULES:
-            found.append(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found += [name for name in names[:1] if name.split(".")[0] in FORBIDDEN_MODULES]
+            found += [name for name in names if name in FORBIDDEN_CALLS or name.startswith(("os.exec", "os.spawn"))]
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
@@ -52,9 +54,11 @@ def sins(text: str) -> list[str]:
 
 
 def command_of(arguments):
-    """The command that a literal list of arguments names, None for anything else."""
-    first = arguments.elts[0] if isinstance(arguments, ast.List) and arguments.elts else None
-    return first.value if isinstance(first, ast.Constant) else None
+    """The command that a literal list of arguments names, or the module that this Python runs; None for others."""
+    words = [ast.unparse(word) for word in arguments.elts] if isinstance(arguments, ast.List) else []
+    if words[:2] == ["sys.executable", "'-m'"]:
+        words = words[2:]
+    return words[0].strip("'") if words and words[0].startswith("'") else None
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -69,6 +73,7 @@ def test_no_source_runs_what_it_reads(path):
         "import subprocess; subprocess.run(x)", "import subprocess; subprocess.run('a', shell=True)",
         "import subprocess; subprocess.run(['curl', x])", "import yaml; yaml.load(x)", "torch.load(x)",
         "yaml.compose(x)", "yaml.compose(x, Loader=yaml.Loader)", "np.load(x, allow_pickle=True)", "frame.to_pickle(x)",
+        "from os import system", "from os import execvp", "subprocess.run([sys.executable, '-m', 'pip'])",
         "import tarfile", "archive.extractall()", "import urllib.request", "os.execvp(x, y)", "lambda: eval(x)",
     ],
 )  # fmt: skip

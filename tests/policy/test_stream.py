@@ -216,6 +216,19 @@ def test_a_roll_between_sessions_passes(trading, clean):
     assert stream.update(doubled) is None
 
 
+def test_bar_by_bar_is_batch_through_rolls(trading, holes):
+    """Two rolls between sessions, each with a gap of prices."""
+    days = holes["session_id"].unique()
+    rolls = np.searchsorted([days[len(days) // 3], days[2 * len(days) // 3]], holes["session_id"], side="right")
+    gap = 40.0 * rolls
+    prices = {name: holes[name] + gap for name in ("open", "high", "low", "close")}
+    rolled = holes.assign(contract_id=rolls.astype(np.int32), **prices)
+    whole, stream = decide(trading, rolled), Stream(trading)
+    assert [r for bar in traded(rolled) if (r := stream.update(bar))] == whole.records
+    later = pd.to_datetime([r["time"] for r in whole.records], utc=True) > rolled["close_utc"][rolls == 2].iloc[0]
+    assert later.sum() > 3
+
+
 def test_a_table_after_a_hole_is_fed_as_if_it_had_none(trading, holes):
     """What is missing between the last bar and the table is filled, as `update` does it."""
     whole = decide(trading, holes)
