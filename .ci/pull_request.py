@@ -90,8 +90,17 @@ def _read(locked: dict[str, Any], stage: str, path: str) -> str | None:
 
 def _other_bars(base: str, locked: dict[str, Any], stage: str) -> bool:
     """Whether the bars have changed since the base, by their ``.dvc`` files, and what the stage has read has not."""
-    changed = _git("diff", "--name-only", base, "--", f"{RAW}/*.dvc")
-    return bool(changed) and _read(_locked(_git("show", f"{base}:./{LOCK}")), stage, RAW) == _read(locked, stage, RAW)
+    files = _git("diff", "--name-only", base, "--", f"{RAW}/*.dvc").splitlines()
+    here = (Path(file).read_text(encoding="utf-8") if Path(file).exists() else "" for file in files)
+    changed = any(
+        _outs(_git("show", f"{base}:./{file}")) != _outs(text) for file, text in zip(files, here, strict=True)
+    )
+    return changed and _read(_locked(_git("show", f"{base}:./{LOCK}")), stage, RAW) == _read(locked, stage, RAW)
+
+
+def _outs(text: str) -> list[str]:
+    """Hashes of what a ``.dvc`` file tracks."""
+    return [entry["md5"] for entry in (yaml.safe_load(text) or {}).get("outs", [])]
 
 
 def _git(*arguments: str) -> str:

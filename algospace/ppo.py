@@ -380,8 +380,8 @@ def optimise(
     returns, values = distributed.gathered(returns), distributed.gathered(values)
     variance = returns.var()
     means["losses/explained_variance"] = float(1 - (returns - values).var() / variance) if variance > 0 else 0.0
-    for name, values in {"reward_r": rollout.rewards, **rollout.logged}.items():
-        means[f"charts/mean_{name}"] = float(_mean(values.mean()))
+    for key, part in {"reward_r": rollout.rewards, **rollout.logged}.items():
+        means[f"charts/mean_{key}"] = float(_mean(part.mean()))
     return Update(means, len(rows), parts)
 
 

@@ -44,7 +44,7 @@ def test_the_optimum_on_the_grid_is_nearly_the_optimum():
 
 
 def test_training_earns_more_than_no_training():
-    """A hundredth of the steps, one agent: far from the optimum, and on the way."""
+    """A twentieth of the steps, one agent: far from the optimum, and on the way."""
     case = CASES["A"]
     updates = max(1, known_optimum.UPDATES["A"] // 20)
     steps = known_optimum.BASE.num_envs * known_optimum.BASE.num_steps * updates

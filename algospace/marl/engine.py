@@ -74,9 +74,7 @@ def study(
     InputError
         For a half of validation with fewer than two candidates: nothing could be said of it.
     """
-    for half, given in exam.items():
-        if len(given.sessions) < 2:
-            raise InputError(f"marl: expected candidates in {half}, found {len(given.sessions)}")
+    require_candidates(exam)
     runs = [
         run(lessons, exam["select"], exam, params, settings, runtime, seed + k, part, f"seed_{k}") for k in params.seeds
     ]
@@ -88,6 +86,13 @@ def study(
     ).to(runtime.device)
     initial = {half: exams.judge(untrained, given, settings) for half, given in exam.items()}
     return Study(runs, best, calibration, initial, folds)
+
+
+def require_candidates(exam: dict[str, Material]) -> None:
+    """Refuse a half of validation with fewer than two candidates: nothing could be said of it."""
+    for half, given in exam.items():
+        if len(given.sessions) < 2:
+            raise InputError(f"marl: expected candidates in {half}, found {len(given.sessions)}")
 
 
 def new_team(params: MARLParams, context: np.ndarray, net_r: np.ndarray, seed: int) -> agents.Team:
@@ -188,7 +193,7 @@ def walk_forward(
         judged = block[lessons.signals[block]]
         if min(len(past), len(judged)) < 2:
             raise InputError(
-                f"marl.folds: expected candidates in and before each of {params.folds} blocks, "
+                f"marl.folds: expected at least 2 signals in and candidates before each of {params.folds} blocks, "
                 f"found {len(judged)} in block {k + 1} and {len(past)} before it"
             )
         tail = past[int(len(past) * (1 - TAIL)) :]

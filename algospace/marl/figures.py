@@ -114,13 +114,14 @@ def traded(
     calibration: Calibration,
     params: MARLParams,
     settings: Settings,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Figures of `_account` of what one account would have traded, in time order, by each rule.
 
-    ``sampled`` is the rule of training, the mean of `SAMPLED` passes; ``consensus`` takes what the 50 passes agree on;
-    ``deployed`` what Gates 1 and 2 let through of it: a completed synergy, confidence, a proposed size. What the agents
-    say of a candidate is what they say to a fresh account. ``every_signal`` and ``every_synergy`` learn nothing: they
-    go with it at the next open, in the proposed bracket.
+    ``sampled`` is the rule of training, each figure the mean over `SAMPLED` passes; ``consensus`` takes what the 50
+    passes agree on; ``deployed`` what Gates 1 and 2 let through of it: a completed synergy, confidence, a proposed
+    size. What the agents say of a candidate is what they say to a fresh account. ``every_signal`` and ``every_synergy``
+    learn nothing: they go with it at the next open, in the proposed bracket. Where only synergies are examined there is
+    no ``every_signal``.
     """
     n, units = len(judged.action), given.candidates.proposal.units[:, 0]
     passed = given.synergies & _confident(judged, given, calibration, settings) & (units > 0)
@@ -131,28 +132,34 @@ def traded(
         "every_signal": (np.full(n, env.WITH), at_once),
         "every_synergy": (np.where(given.synergies, env.WITH, env.PASS), at_once),
     }
+    if given.synergies.all():
+        del rules["every_signal"]
     ruled = passage.by_rules(given, list(rules.values()), settings)
     found = {
         name: _account(net_r, taken, given, days, params, settings)
         for name, net_r, taken in zip(rules, *ruled, strict=True)
     }
     drawn = passage.by_sampling(team, given, SAMPLED, settings)
-    return found | {"sampled": _account(drawn.net_r.mean(0), drawn.traded.mean(0), given, days, params, settings)}
+    each = pd.DataFrame([_account(*one, given, days, params, settings) for one in zip(*drawn, strict=True)])
+    means = each.astype(np.float64).mean()  # of the passes that have a figure
+    return found | {"sampled": {name: None if np.isnan(mean) else float(mean) for name, mean in means.items()}}
 
 
 def _account(
     net_r: np.ndarray, taken: np.ndarray, given: Material, days: np.ndarray, params: MARLParams, settings: Settings
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Trades, net R of a session with its 95 % interval, annual Sharpe ratio: all sessions ``days`` (d,) count.
 
-    ``net_r`` (n,) and ``taken`` (n,) say what came of each candidate.
+    ``net_r`` (n,) and ``taken``, bool (n,), say what came of each candidate. Without a trade, or of one session, there
+    is no interval.
     """
-    daily = _by_session(net_r, given, days)
-    low, high = performance.stationary_bootstrap_interval(
-        daily, partial(np.mean, axis=-1), len(daily) ** (1 / 3), params.bootstrap_draws, settings.seed
-    )
+    daily, low, high = _by_session(net_r, given, days), None, None
+    if taken.any() and len(daily) > 1:
+        low, high = performance.stationary_bootstrap_interval(
+            daily, partial(np.mean, axis=-1), len(daily) ** (1 / 3), params.bootstrap_draws, settings.seed
+        )
     return {
-        "trades": int(taken.sum()) if taken.dtype == bool else float(taken.sum()),
+        "trades": int(taken.sum()),
         "total_r": float(net_r.sum()),
         "session_mean_r": float(daily.mean()),
         "session_mean_r_low": low,

@@ -19,6 +19,7 @@ def attempts(inputs: Inputs, params: MARLParams, runtime: RuntimeParams, seed: i
     of the seed that the stage would export (the best on ``select``); it is for the record, the score alone chooses.
     """
     lessons, exam, days, settings = inputs
+    engine.require_candidates(exam)
     runs: list[Run] = []
     for k in params.seeds:
         runs.append(

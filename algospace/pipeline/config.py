@@ -138,10 +138,11 @@ def _refuse_repeated_keys(node: Any, path: Path) -> None:
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise InputError(f"{path}:{line}: {key.value}: expected this key once, found it again")
-            seen.add(key.value)
+            if isinstance(key, yaml.ScalarNode):  # of another kind is no key, as its reader will say
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise InputError(f"{path}:{line}: {key.value}: expected this key once, found it again")
+                seen.add(key.value)
             _refuse_repeated_keys(value, path)
 
 

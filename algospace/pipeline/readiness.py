@@ -90,7 +90,7 @@ def _dvc() -> tuple[dict[str, list[str]], Check]:
         changed = status.changed()
     except InputError as error:
         return {}, Check("dvc", str(error), BROKEN)
-    if Path(".git").exists():
+    if Path(".git").exists() and shutil.which("git"):
         head = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, check=False)
         if head.returncode != 0:
             return changed, Check("dvc", "a git repository without a commit", COMMIT)
@@ -198,8 +198,12 @@ def _states() -> Check:
         session = Session.of_environment()
     except InputError as error:
         return Check("states", str(error), "set it to hours, or leave it unset")
-    there = next(folder for folder in (place, *place.resolve().parents) if folder.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
+    try:
+        there = next(folder for folder in (place, *place.resolve().parents) if folder.exists())
+        usable = there.is_dir() and os.access(there, os.W_OK)
+    except OSError:  # a folder on the way may not even be looked into
+        usable = False
+    if not usable:
         return Check("states", f"{place} cannot be written", "free it, or set ALGOSPACE_CKPT to another folder")
     return Check("states", f"{place}{f', sessions of {session.hours:g} hours' if session else ''}")
 
@@ -208,14 +212,18 @@ def _gate1(counted: bool) -> Check:
     """Completed synergies before the test split, in each window, as `prepare` counted them on these bars."""
     if not counted or not PREPARED_METRICS.is_file():
         return Check("gate 1", f"{NOT_MEASURED} (prepare counts)")
+    words = []
     try:
         census = artefacts.read_json(PREPARED_METRICS)["gate1"]
-    except (InputError, KeyError, TypeError) as error:
-        return Check("gate 1", f"{PREPARED_METRICS}: expected prepare's census, found {error}", "dvc repro prepare")
-    words = []
-    for name, profile in census.items():
-        counts = {key.removeprefix("window_"): of["synergies"] for key, of in profile.items() if key[:6] == "window"}
-        words.append(f"{name} {', '.join(f'{count} in {bars} bars' for bars, count in counts.items())}")
+        for name, profile in census.items():
+            counts = {
+                key.removeprefix("window_"): of["synergies"] for key, of in profile.items() if key[:6] == "window"
+            }
+            words.append(f"{name} {', '.join(f'{count} in {bars} bars' for bars, count in counts.items())}")
+    except (InputError, KeyError, TypeError, AttributeError):
+        return Check(
+            "gate 1", f"{PREPARED_METRICS}: expected prepare's census, found another file", "dvc repro prepare"
+        )
     return Check("gate 1", f"synergies before the test split: {'; '.join(words)}", "", census)
 
 

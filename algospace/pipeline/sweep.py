@@ -86,15 +86,15 @@ def search(name: str, space: Space, attempts: Attempts, count: int, storage: str
                 f"{key}: expected params.yaml's value in the space of the sweep, found {lookup(params, key)}"
             )
     if not any(_stands_for(trial, own) for trial in study.get_trials(deepcopy=False)):
-        study.enqueue_trial(own)
+        study.enqueue_trial(own, {"values": {key: lookup(params, key) for key in space}})
     with tqdm(total=count, desc=f"sweep {name.partition('-')[0]}", unit="trial", disable=None) as progress:
         while (done := len(study.get_trials(deepcopy=False, states=FINISHED))) < count:
             progress.update(done - progress.n)
             trial = study.ask()
+            trial.set_user_attr("process", _process())
             study.sampler = _sampler(seed, trial.number)
             values = {key: option.suggest(trial, key) for key, option in space.items()}
             trial.set_user_attr("values", values)
-            trial.set_user_attr("process", _process())
             last, state = _run(trial, attempts, values)
             if last is not None and last.sharpe is not None:
                 trial.set_user_attr("record", _trial(trial.number, last, values, params, base)._asdict())
@@ -107,18 +107,26 @@ def search(name: str, space: Space, attempts: Attempts, count: int, storage: str
     return study
 
 
-def _process() -> list[str | int]:
-    """Machine and number of this process."""
-    return [platform.node(), os.getpid()]
+def _process() -> list[Any]:
+    """Machine, number and beginning of this process."""
+    return [platform.node(), os.getpid(), psutil.Process().create_time()]
+
+
+def _lives(machine: str, pid: int, began: float) -> bool:
+    """Whether a `_process` is still at work, as far as this machine can tell."""
+    if machine != platform.node():
+        return True
+    try:
+        return bool(psutil.Process(pid).create_time() == began)
+    except psutil.Error:
+        return False
 
 
 def _stands_for(trial: FrozenTrial, drawn: dict[str, Any]) -> bool:
     """Whether a trial of these draws has ended, waits, or runs; one whose process of this machine is gone does not."""
-    if trial.state == TrialState.RUNNING:
-        machine, pid = trial.user_attrs.get("process", [None, None])
-        if machine == platform.node() and not psutil.pid_exists(pid):
-            return False
-    return bool((trial.params or trial.system_attrs.get("fixed_params")) == drawn)
+    if trial.state == TrialState.RUNNING and "process" in trial.user_attrs and not _lives(*trial.user_attrs["process"]):
+        return False
+    return bool(trial.system_attrs.get("fixed_params", trial.params) == drawn)
 
 
 def _list(study: optuna.Study) -> None:
@@ -206,18 +214,19 @@ def _open(name: str, storage: str | None) -> optuna.Study:
             kept = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
         known = optuna.get_all_study_names(kept)
         others = [other for other in known if other != name and other.partition("-")[0] == name.partition("-")[0]]
-        if storage and others and name not in known:
+        if others and name not in known:
             print(
-                f"{name}: a new study; of other params, inputs, code or space {len(others)} are there", file=sys.stderr
+                f"{name}: a new study, since params, inputs, code or space differ from {len(others)} before",
+                file=sys.stderr,
             )
         return optuna.create_study(
             study_name=name, storage=kept, direction="maximize", load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(),
         )  # fmt: skip
     except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.OptunaError) as error:
-        found = re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", f"{storage}: {error}")  # no password
-        found = " ".join(found.split())[:300]
-        raise InputError(f"--storage: expected a journal file or a database's URL, found {found}") from None
+        shown = re.sub(r"://.*", "://...", str(storage))  # a URL may hold a password
+        found = " ".join(str(error).replace(str(storage), shown).split())[:200]
+        raise InputError(f"--storage: expected a journal file or a database's URL, found {shown}: {found}") from None
 
 
 def _sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:

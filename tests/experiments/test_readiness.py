@@ -131,11 +131,12 @@ def test_counts_of_other_bars_are_not_shown(inside, capsys):
 
 def test_a_census_that_cannot_be_read_is_a_failing_check(inside, capsys):
     path = inside.folder / "metrics/prepare.json"
-    path.write_text("[]")
-    inside.ok("dvc", "commit", "--force", "prepare")
-    check = as_json(capsys)["checks"]["gate 1"]
-    assert not check["ready"]
-    assert "metrics/prepare.json: expected prepare's census" in check["found"]
+    for content in ("[]", "{", '{"gate1": []}', '{"gate1": {"default": {"window_3": {}}}}'):
+        path.write_text(content)
+        inside.ok("dvc", "commit", "--force", "prepare")
+        check = as_json(capsys)["checks"]["gate 1"]
+        assert not check["ready"]
+        assert check["found"] == "metrics/prepare.json: expected prepare's census, found another file"
 
 
 def test_a_repository_without_a_commit_is_not_ready(inside, capsys):

@@ -176,5 +176,7 @@ def test_a_past_without_candidates_is_refused(made, params, rules):
 
 
 def test_more_folds_than_sessions_are_refused(made, params, rules):
-    with pytest.raises(InputError, match=r"marl.folds: expected candidates in and before each of 9 blocks"):
+    with pytest.raises(
+        InputError, match=r"marl.folds: expected at least 2 signals in and candidates before each of 9 blocks"
+    ):
         engine.walk_forward(made(20), params(folds=9), rules, RUNTIME, 0, part)

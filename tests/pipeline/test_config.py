@@ -258,6 +258,14 @@ def test_missing_file_is_named(tmp_path):
     assert refused("seed", int, tmp_path / "params.yaml") == "expected the parameter file, found nothing there"
 
 
+@pytest.mark.parametrize("content", ["seed: {{ seed }}\n", "? [a, b]\n: 1\n", "seed: 1\nmrms: {[a]: 1}\n"])
+def test_a_key_that_is_no_text_is_refused(tmp_path, content):
+    """A template that was never filled in, say."""
+    path = tmp_path / "params.yaml"
+    path.write_text(content)
+    assert "expected YAML" in refused("seed", int, path)
+
+
 def test_tags_run_no_code(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("seed: !!python/object/apply:os.getcwd []\n")

@@ -203,7 +203,7 @@ def test_a_new_study_beside_others_is_told(folder, capsys):
     for name in ("rde-a", "marl-a", "marl-b"):
         sweep.search(name, space.load_space("marl", MARLParams), attempts, 1, "sqlite:///study.db", 42)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "a new study" in line]
-    assert line == "marl-b: a new study; of other params, inputs, code or space 1 are there"
+    assert line == "marl-b: a new study, since params, inputs, code or space differ from 1 before"
 
 
 def test_every_folder_lists_the_trials_of_all(folder, tmp_path_factory, monkeypatch):
@@ -227,12 +227,24 @@ def test_a_sweep_killed_in_its_first_trial_still_tries_the_params(folder, monkey
     own = values_of(searched(folder, 2))  # beside one that is at work
     assert own.count(own[0]) == 1
     (folder / "journal.log").unlink()
-    monkeypatch.setattr(sweep, "_process", lambda: [platform.node(), 2**22])  # above Linux' default limit of pids
+    monkeypatch.setattr(sweep, "_process", lambda: [platform.node(), os.getpid(), 0.0])  # a pid that came again
     with pytest.raises(KeyboardInterrupt):
         searched(folder, 2, tried=killed)
     first, second, _ = searched(folder, 2).get_trials()
     assert (first.state.name, second.state.name) == ("RUNNING", "COMPLETE")
     assert first.user_attrs["values"] == second.user_attrs["values"]
+    assert "params.yaml (trial 1)" in sweep.summary(searched(folder, 2))
+
+
+def test_a_trial_at_work_stands_for_its_values_whatever_it_has_drawn_yet(folder):
+    study = searched(folder, 1)
+    fixed = {"a": 1, "b": 2}
+    study.enqueue_trial(fixed)
+    trial = study.ask()
+    for key in (None, "a", "b"):
+        if key:
+            trial.suggest_int(key, 0, 9)
+        assert sweep._stands_for(study.get_trials()[-1], fixed)
 
 
 def test_a_list_of_trials_that_cannot_be_read_stops_it_before_it_trains(folder):
@@ -243,10 +255,11 @@ def test_a_list_of_trials_that_cannot_be_read_stops_it_before_it_trains(folder):
     assert not seen
 
 
-def test_a_password_is_not_shown(folder):
-    with pytest.raises(InputError, match=r"nosuch://me:\*\*\*@host/db") as caught:
-        sweep.search("marl-test", space.load_space("marl", MARLParams), attempts, 1, "nosuch://me:secret@host/db", 0)
-    assert "secret" not in str(caught.value)
+@pytest.mark.parametrize("secret", ["me:s3cret@host/db", "me:a@s3cret@host/db", "host/db?user=me&password=s3cret"])
+def test_a_password_is_not_shown(folder, secret):
+    with pytest.raises(InputError, match=r"found nosuch://\.\.\.: ") as caught:
+        sweep.search("marl-test", space.load_space("marl", MARLParams), attempts, 1, f"nosuch://{secret}", 0)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_the_committed_space_is_valid(monkeypatch):
