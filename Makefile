@@ -28,7 +28,7 @@ repro: setup     ## the pipeline, from raw bars to the exported policy and its r
 	@algospace metrics
 	@echo "report: reports/report.html"
 
-test: setup-dev check  ## lint, types, tests (25 minutes on two cores)
+test: setup-dev check  ## lint, types, tests (half an hour on two cores)
 	@OMP_NUM_THREADS=1 pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder  # a core a worker: two threads would wait
 
 check: setup-dev ## lint and types; never writes

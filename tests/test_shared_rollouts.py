@@ -176,7 +176,8 @@ def test_an_update_is_that_of_one_process_over_all_episodes(ran, monkeypatch):
         generator = torch.Generator().manual_seed(seed)
         parts.append(ppo.collect(Signs(8, seed), learner, params.num_steps, generator))
     observation = {key: torch.cat([p.observation[key] for p in parts], dim=1) for key in parts[0].observation}
-    rest = {key: torch.cat([getattr(p, key) for p in parts], dim=1) for key in ppo.Rollout._fields[1:]}
+    tensors = [key for key in ppo.Rollout._fields if isinstance(getattr(parts[0], key), torch.Tensor)]
+    rest = {key: torch.cat([getattr(p, key) for p in parts], dim=1) for key in tensors}
     whole = ppo.Rollout(observation, **rest)
     optimizer = torch.optim.Adam(learner.parameters(), params.learning_rate, eps=1e-5)
     generator = torch.Generator().manual_seed(0)

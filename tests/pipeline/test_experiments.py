@@ -1,5 +1,6 @@
 """What was tried, out of a small DVC repository: each configuration once, and only with figures of its own."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -98,7 +99,13 @@ def test_without_a_repository_it_is_refused(tmp_path):
         experiments.collect(tmp_path)
 
 
-def test_without_dvc_it_is_refused(tmp_path, monkeypatch):
+def test_the_dvc_of_this_environment_is_asked_whatever_the_path_holds(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="expected the command dvc"):
+    with pytest.raises(InputError, match="expected a DVC repository"):
+        experiments.collect(tmp_path)
+
+
+def test_without_dvc_it_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="expected DVC beside this Python, found none"):
         experiments.collect(tmp_path)
