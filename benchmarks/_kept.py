@@ -28,6 +28,11 @@ def read(path: Path | None) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def of(rows: Sequence[Row], what: Row) -> Row | None:
+    """The first row that says ``what``; None where none does."""
+    return next((row for row in rows if row.items() >= what.items()), None)
+
+
 def append(path: Path | None, row: Row) -> None:
     """Keep a row, where there is a file."""
     if path is not None:
@@ -37,7 +42,7 @@ def append(path: Path | None, row: Row) -> None:
 
 def kept(path: Path | None, what: Row, run: Callable[[], Row]) -> Row:
     """The row that a file holds of ``what``, else what ``run`` gives, which is kept there."""
-    row = next((row for row in read(path) if row.items() >= what.items()), None)
+    row = of(read(path), what)
     if row is None:
         row = what | run()
         append(path, row)

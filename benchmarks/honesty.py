@@ -214,7 +214,7 @@ def paths(wanted: list[Row], quick: bool, jobs: int, out: Path | None) -> Iterat
     rows = _kept.read(out)
     missing = []
     for identity in wanted:
-        row = next((row for row in rows if row.items() >= identity.items()), None)
+        row = _kept.of(rows, identity)
         if row is None:
             missing.append(identity)
         else:
